@@ -1,0 +1,17 @@
+"""Point operations: pure tensor functions without parameters or files, one public function per operation."""
+
+from pointloom.ops.backend import choose_backend
+from pointloom.ops.chamfer import chamfer_distance
+from pointloom.ops.neighbors import gather_points, group_points, interpolate_features, knn
+from pointloom.ops.sampling import farthest_point_sampling, fps_order
+
+__all__ = [
+    "chamfer_distance",
+    "choose_backend",
+    "farthest_point_sampling",
+    "fps_order",
+    "gather_points",
+    "group_points",
+    "interpolate_features",
+    "knn",
+]

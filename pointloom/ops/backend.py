@@ -1,0 +1,44 @@
+"""The one place that decides which implementation of a point operation runs."""
+
+import functools
+import logging
+import os
+
+import torch
+
+from pointloom.errors import BackendError
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("torch", "numba")
+ENVIRONMENT_VARIABLE = "POINTLOOM_OPS_BACKEND"
+
+
+@functools.cache
+def _announce(backend: str, device_type: str) -> None:
+    logger.info("point operations on %s run with the %s backend", device_type, backend)
+
+
+def choose_backend(device: torch.device, requested: str | None = None) -> str:
+    """Return the backend for tensors on ``device``; no backend changes a result beyond ties.
+
+    Args:
+        device: Where the tensors are.
+        requested: Explicit choice; wins over the environment variable ``POINTLOOM_OPS_BACKEND``.
+
+    Returns:
+        ``torch`` (reference, any device) or ``numba`` (fast, CPU tensors only).
+
+    Raises:
+        BackendError: The name is unknown, or the backend cannot work on this device.
+    """
+    backend = requested or os.environ.get(ENVIRONMENT_VARIABLE) or ("numba" if device.type == "cpu" else "torch")
+    if backend not in BACKENDS:
+        raise BackendError(
+            f"unknown point-operation backend {backend!r}; known: {', '.join(BACKENDS)} "
+            f"(set by argument or by {ENVIRONMENT_VARIABLE})"
+        )
+    if backend == "numba" and device.type != "cpu":
+        raise BackendError(f"the numba backend works on CPU tensors, got {device}; use the torch backend there")
+    _announce(backend, device.type)
+    return backend

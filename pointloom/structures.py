@@ -1,0 +1,121 @@
+"""Batches, groups, tokens and the two protocols that keep methods, tasks, encoders and the training loop apart.
+
+Shape legend, used in every annotation of the package (lower case in annotations, upper case in locals):
+``b`` batch, ``n`` points per cloud, ``m`` other points, ``g`` groups, ``k`` neighbours per group, ``t`` tokens,
+``v`` visible tokens, ``h`` hidden tokens, ``c``, ``d`` channels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+Losses = dict[str, Tensor]
+"""Scalars of one step; the key ``loss`` is what is minimised, all others are only logged."""
+
+
+@dataclass(frozen=True)
+class PointBatch:
+    """A batch of clouds with the same number of points.
+
+    Attributes:
+        coord: Coordinates in the object frame (+Z up), units of the bounding sphere's radius.
+        label: Class per cloud, -1 where unknown.
+        row: Row of each cloud in the store's index.
+    """
+
+    coord: Float[Tensor, "b n 3"]
+    label: Int[Tensor, " b"]
+    row: Int[Tensor, " b"]
+
+    def to(self, device: torch.device) -> "PointBatch":
+        """Return the batch on ``device``."""
+        return PointBatch(
+            coord=self.coord.to(device, non_blocking=True),
+            label=self.label.to(device, non_blocking=True),
+            row=self.row.to(device, non_blocking=True),
+        )
+
+    def with_coord(self, coord: Float[Tensor, "b m 3"]) -> "PointBatch":
+        """Return the batch with other coordinates and the same labels."""
+        return replace(self, coord=coord)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """One level of local patches.
+
+    Attributes:
+        centers: Coordinates of the patch centres.
+        neighborhood: Coordinates of the patch points relative to their centre.
+        index: Which points of the finer level form each patch.
+    """
+
+    centers: Float[Tensor, "b g 3"]
+    neighborhood: Float[Tensor, "b g k 3"]
+    index: Int[Tensor, "b g k"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Encoded patches of one level.
+
+    Attributes:
+        tokens: Features of the patches that were encoded.
+        centers: Where those patches are.
+        summary: Output at the class token, None where the encoder has none.
+    """
+
+    tokens: Float[Tensor, "b t c"]
+    centers: Float[Tensor, "b t 3"]
+    summary: Float[Tensor, "b c"] | None = None
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What methods and tasks know of an object encoder (always an ``nn.Module``)."""
+
+    @property
+    def dims(self) -> Sequence[int]:
+        """Token width per level, finest first."""
+        ...
+
+    @property
+    def global_dim(self) -> int:
+        """Width of ``pool``'s output."""
+        ...
+
+    def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
+        """Cut clouds into patches, finest level first; apart from ``forward`` so that a method can choose masks."""
+        ...
+
+    def __call__(self, groups: list[Groups], masks: list[Bool[Tensor, "b g"]] | None = None) -> list[Tokens]:
+        """Encode the patches that ``masks`` (True = hidden) leaves visible."""
+        ...
+
+    def pool(self, tokens: list[Tokens]) -> Float[Tensor, "b d"]:
+        """Reduce tokens to one vector per cloud."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the training loop knows of a method or a task (always an ``nn.Module``)."""
+
+    def __call__(self, batch: PointBatch) -> Losses:
+        """Return the losses of one batch."""
+        ...
+
+
+def as_module(trainable: object) -> nn.Module:
+    """Return an encoder, method or task as the ``nn.Module`` it is.
+
+    Raises:
+        TypeError: It is no ``nn.Module``.
+    """
+    if not isinstance(trainable, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(trainable).__name__}")
+    return trainable
