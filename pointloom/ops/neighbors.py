@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
+from pointloom import kernels
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.sampling import farthest_point_sampling
 from pointloom.structures import Groups
@@ -26,7 +25,7 @@ def knn(
         backend: ``torch`` or ``numba``; None lets ``choose_backend`` decide. They differ in the order of ties only.
 
     Raises:
-        ValueError: ``k`` is not in 1..n.
+        ValueError: ``k`` is not in 1..n, or (numba) a coordinate is not finite.
     """
     N = coord.shape[1]
     if not 1 <= k <= N:
@@ -34,42 +33,12 @@ def knn(
     query, coord = query.detach().float(), coord.detach().float()
     if choose_backend(coord.device, backend) == "numba":
         index = np.empty((*query.shape[:2], k), dtype=np.int64)
-        _knn_batch(query.contiguous().numpy(), coord.contiguous().numpy(), index)
+        if not kernels.knn_batch(query.contiguous().numpy(), coord.contiguous().numpy(), index):
+            raise ValueError("coordinates must be finite, got NaN or infinity")
         return torch.from_numpy(index)
     with torch.autocast(device_type=coord.device.type, enabled=False):
         distance = torch.cdist(query, coord, compute_mode=_CDIST_MODE)
         return distance.topk(k, dim=-1, largest=False, sorted=True).indices
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _knn_batch(
-    query: NDArray[np.float32], coord: NDArray[np.float32], index: NDArray[np.int64]
-) -> None:  # pragma: no cover - compiled
-    B, M, k = index.shape
-    N = coord.shape[1]
-    row = np.empty(N, dtype=np.float32)
-    nearest = np.empty(k, dtype=np.float32)
-    planes = np.empty((3, N), dtype=np.float32)
-    for b in range(B):
-        for j in range(N):
-            for a in range(3):
-                planes[a, j] = coord[b, j, a]
-        for m in range(M):
-            qx, qy, qz = query[b, m, 0], query[b, m, 1], query[b, m, 2]
-            for j in range(N):
-                dx, dy, dz = planes[0, j] - qx, planes[1, j] - qy, planes[2, j] - qz
-                row[j] = dx * dx + dy * dy + dz * dz
-            nearest[:] = np.inf
-            for j in range(N):
-                d = row[j]
-                if d < nearest[k - 1]:
-                    place = k - 1
-                    while place > 0 and nearest[place - 1] > d:
-                        nearest[place] = nearest[place - 1]
-                        index[b, m, place] = index[b, m, place - 1]
-                        place -= 1
-                    nearest[place] = d
-                    index[b, m, place] = j
 
 
 def gather_points(feature: Float[Tensor, "b n c"], index: Int[Tensor, "b *m"]) -> Float[Tensor, "b *m c"]:

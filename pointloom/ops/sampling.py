@@ -7,13 +7,12 @@ largest squared distance (float32, plain differences) to the points chosen so fa
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointloom import kernels
 from pointloom.ops.backend import choose_backend
 
-_BUCKET_SIZE = 64
 _GRID_BITS = 10
 
 
@@ -49,7 +48,7 @@ def farthest_point_sampling(
     if choose_backend(coord.device, backend) == "numba":
         points = coord.detach().float().contiguous().numpy()
         chosen = np.empty((B, num), dtype=np.int64)
-        if not _fps_batch(points, chosen, start, np.float32(skip_near_origin)):
+        if not kernels.fps_batch(points, chosen, start, np.float32(skip_near_origin)):
             raise ValueError("coordinates must be finite, got NaN or infinity")
         return torch.from_numpy(chosen)
     return _fps_torch(coord.detach().float(), num, start, skip_near_origin)
@@ -75,34 +74,6 @@ def _fps_torch(coord: Float[Tensor, "b n 3"], num: int, start: int, skip_near_or
     return chosen
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fps_batch(
-    points: NDArray[np.float32], chosen: NDArray[np.int64], start: int, skip: np.float32
-) -> bool:  # pragma: no cover - compiled
-    B, N, _ = points.shape
-    num = chosen.shape[1]
-    x = np.empty(N, dtype=np.float32)
-    y = np.empty(N, dtype=np.float32)
-    z = np.empty(N, dtype=np.float32)
-    distance = np.empty(N, dtype=np.float32)
-    for b in range(B):
-        for j in range(N):
-            x[j], y[j], z[j] = points[b, j, 0], points[b, j, 1], points[b, j, 2]
-            norm = x[j] * x[j] + y[j] * y[j] + z[j] * z[j]
-            if not np.isfinite(norm):
-                return False
-            distance[j] = np.float32(-1.0) if skip > 0 and norm <= skip else np.float32(np.inf)
-        current = start
-        for i in range(num):
-            chosen[b, i] = current
-            cx, cy, cz = x[current], y[current], z[current]
-            for j in range(N):
-                dx, dy, dz = x[j] - cx, y[j] - cy, z[j] - cz
-                distance[j] = min(distance[j], dx * dx + dy * dy + dz * dz)
-            current = np.argmax(distance)
-    return True
-
-
 def fps_order(coord: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return a permutation of one cloud in which every prefix is a farthest-point subset, starting from index 0.
 
@@ -123,7 +94,7 @@ def fps_order(coord: NDArray[np.float32]) -> NDArray[np.int64]:
     if not np.isfinite(coord).all():
         raise ValueError("coordinates must be finite, got NaN or infinity")
     points = np.ascontiguousarray(coord, dtype=np.float32)
-    order: NDArray[np.int64] = _fps_pruned(points, _curve_order(points))
+    order: NDArray[np.int64] = kernels.fps_pruned(points, _curve_order(points))
     return order
 
 
@@ -137,54 +108,3 @@ def _curve_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
         for axis in range(3):
             code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
     return np.argsort(code, kind="stable").astype(np.int64)
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fps_pruned(
-    points: NDArray[np.float32], curve: NDArray[np.int64]
-) -> NDArray[np.int64]:  # pragma: no cover - compiled
-    N = len(points)
-    buckets = (N + _BUCKET_SIZE - 1) // _BUCKET_SIZE
-    p = np.empty((3, N), dtype=np.float32)
-    low = np.full((3, buckets), np.inf, dtype=np.float32)
-    high = np.full((3, buckets), -np.inf, dtype=np.float32)
-    distance = np.full(N, np.inf, dtype=np.float32)
-    farthest = np.full(buckets, np.inf, dtype=np.float32)
-    farthest_at = np.empty(buckets, dtype=np.int64)
-    current = 0
-    for s in range(N):
-        b = s // _BUCKET_SIZE
-        for a in range(3):
-            p[a, s] = points[curve[s], a]
-            low[a, b] = min(low[a, b], p[a, s])
-            high[a, b] = max(high[a, b], p[a, s])
-        if curve[s] == 0:
-            current = s
-    order = np.empty(N, dtype=np.int64)
-    for i in range(N):
-        order[i] = curve[current]
-        distance[current] = np.float32(-1.0)
-        cx, cy, cz = p[0, current], p[1, current], p[2, current]
-        home = current // _BUCKET_SIZE
-        best = np.float32(-2.0)
-        best_at = 0
-        for b in range(buckets):
-            dx = max(low[0, b] - cx, cx - high[0, b], np.float32(0))
-            dy = max(low[1, b] - cy, cy - high[1, b], np.float32(0))
-            dz = max(low[2, b] - cz, cz - high[2, b], np.float32(0))
-            if b == home or dx * dx + dy * dy + dz * dz < farthest[b]:
-                top = np.float32(-2.0)
-                top_at = 0
-                for s in range(b * _BUCKET_SIZE, min((b + 1) * _BUCKET_SIZE, N)):
-                    ex, ey, ez = p[0, s] - cx, p[1, s] - cy, p[2, s] - cz
-                    distance[s] = min(distance[s], ex * ex + ey * ey + ez * ez)
-                    if distance[s] > top or (distance[s] == top and curve[s] < curve[top_at]):
-                        top = distance[s]
-                        top_at = s
-                farthest[b] = top
-                farthest_at[b] = top_at
-            if farthest[b] > best or (farthest[b] == best and curve[farthest_at[b]] < curve[best_at]):
-                best = farthest[b]
-                best_at = farthest_at[b]
-        current = best_at
-    return order

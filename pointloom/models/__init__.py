@@ -1,0 +1,31 @@
+"""Encoders by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pointloom.errors import ParamsError
+from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
+from pointloom.models.pointnet import PointNetEncoder, pointnet
+
+ENCODERS: dict[str, Callable[..., PointMAEEncoder | PointNetEncoder]] = {
+    "point_mae_small": point_mae_small,
+    "point_mae_tiny": point_mae_tiny,
+    "pointnet": pointnet,
+}
+
+
+def build_encoder(name: str, **args: Any) -> PointMAEEncoder | PointNetEncoder:
+    """Build an encoder with fresh weights.
+
+    Raises:
+        ParamsError: The name or an argument is unknown.
+    """
+    if name not in ENCODERS:
+        raise ParamsError(f"unknown encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
+    try:
+        return ENCODERS[name](**args)
+    except TypeError as error:
+        raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
+
+
+__all__ = ["ENCODERS", "build_encoder"]

@@ -1,0 +1,213 @@
+"""The one training loop: mixed precision, clipping, exact resume, one host sync per epoch."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pointloom.errors import CheckpointError, PointloomError
+from pointloom.structures import PointBatch, as_module
+from pointloom.train.interrupt import catch_stop_signals
+from pointloom.train.optim import build_optimizer, learning_rate
+
+logger = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 30.0
+STATE_FILE = "last.pt"
+
+
+class Loader(Protocol):
+    """What the loop knows of data: batches that are a function of seed, epoch and step alone."""
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        ...
+
+    def batches(self, epoch: int, *, first_step: int) -> Iterator[PointBatch]:
+        """Yield the batches of an epoch from ``first_step`` on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How to optimise; the fields are those of ``stages.params.OptimParams`` plus length and precision.
+
+    Attributes:
+        precision: ``bf16`` runs matrix products in bfloat16 (autocast), ``fp32`` does not.
+        clip_norm: Gradient L2 norm limit, 0 = off.
+    """
+
+    epochs: int
+    lr: float
+    min_lr: float
+    weight_decay: float
+    warmup_epochs: float
+    clip_norm: float
+    schedule: str
+    precision: str
+
+
+@dataclass
+class _Progress:
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+
+def fit(
+    trainable: nn.Module,
+    loader: Loader,
+    *,
+    optimization: Optimization,
+    device: torch.device,
+    seed: int,
+    state: Path | None,
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None,
+    on_step: Callable[[], None] = lambda: None,
+) -> list[dict[str, float]]:
+    """Train to the end of the schedule, from where a previous attempt stopped.
+
+    Args:
+        trainable: Maps a ``PointBatch`` to losses; ``loss`` is minimised. Trained in place.
+        loader: Source of batches.
+        optimization: Schedule and precision.
+        device: Where to train.
+        seed: Seeds every random choice of the model (masks, dropout).
+        state: Folder for resume state; must be unique to these parameters and data. None keeps none.
+        on_epoch: Called with the row of every finished epoch (also those of earlier attempts, in order).
+        on_step: Called after every step.
+
+    Returns:
+        A row per epoch: epoch, mean losses, learning rate, CPU seconds so far.
+
+    Raises:
+        PointloomError: A loss is not finite.
+        KeyboardInterrupt: Ctrl-C; the state was saved.
+    """
+    torch.manual_seed(seed)
+    trainable.to(device).train()
+    optimizer = build_optimizer(trainable, lr=optimization.lr, weight_decay=optimization.weight_decay)
+    done = _restore(state, trainable, optimizer) if state else _Progress()
+    for row in done.curve:
+        on_epoch(row)
+    started = time.process_time() - done.cpu_s
+    saved = time.monotonic()
+    steps = len(loader)
+    with catch_stop_signals() as stop:
+        while done.epoch < optimization.epochs:
+            losses: list[dict[str, Tensor]] = []
+            first_step = done.step
+            for step, batch in enumerate(loader.batches(done.epoch, first_step=first_step), start=first_step):
+                rate = learning_rate(
+                    schedule=optimization.schedule,
+                    epoch=done.epoch + step / steps,
+                    epochs=optimization.epochs,
+                    base=optimization.lr,
+                    minimum=optimization.min_lr,
+                    warmup_epochs=optimization.warmup_epochs,
+                )
+                losses.append(_step(trainable, batch.to(device), optimizer, optimization, rate))
+                on_step()
+                due = time.monotonic() - saved > SAVE_EVERY_S
+                if step + 1 < steps and (due or stop.signal is not None):
+                    _add(done, losses, first_step)
+                    losses, first_step, done.step = [], step + 1, step + 1
+                    done.cpu_s = time.process_time() - started
+                    saved = _save(state, trainable, optimizer, done)
+                    stop.raise_if_set()
+            _add(done, losses, first_step)
+            done.cpu_s = time.process_time() - started
+            row = {"epoch": done.epoch + 1.0, **{name: total / steps for name, total in done.sums.items()}}
+            row |= {"lr": rate, "cpu_s": done.cpu_s}
+            done.curve.append(row)
+            done.epoch, done.step, done.sums = done.epoch + 1, 0, {}
+            on_epoch(row)
+            if done.epoch == optimization.epochs or stop.signal or time.monotonic() - saved > SAVE_EVERY_S:
+                saved = _save(state, trainable, optimizer, done)
+            stop.raise_if_set()
+    return done.curve
+
+
+def _step(
+    trainable: nn.Module,
+    batch: PointBatch,
+    optimizer: torch.optim.Optimizer,
+    optimization: Optimization,
+    rate: float,
+) -> dict[str, Tensor]:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(batch.coord.device.type, torch.bfloat16, enabled=optimization.precision == "bf16"):
+        losses = trainable(batch)
+    losses["loss"].backward()
+    if optimization.clip_norm > 0:
+        nn.utils.clip_grad_norm_(trainable.parameters(), optimization.clip_norm, foreach=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {name: value.detach() for name, value in losses.items()}
+
+
+def _add(done: _Progress, losses: list[dict[str, Tensor]], first_step: int) -> None:
+    """Move a stretch of step losses to the host at once and add them up; stop on the first that is not finite."""
+    if not losses:
+        return
+    for name in losses[0]:
+        values = torch.stack([each[name].float() for each in losses]).tolist()
+        for offset, value in enumerate(values):
+            if not math.isfinite(value):
+                before = ", ".join(f"{v:.4g}" for v in values[max(0, offset - 5) : offset])
+                raise PointloomError(
+                    f"training stopped: {name} is {value} at epoch {done.epoch + 1}, step {first_step + offset + 1} "
+                    f"(the steps before: {before or 'none'}); lower the learning rate, or train with precision fp32"
+                )
+        done.sums[name] = done.sums.get(name, 0.0) + sum(values)
+
+
+def _save(state: Path | None, trainable: nn.Module, optimizer: torch.optim.Optimizer, done: _Progress) -> float:
+    """Write the training state atomically; return the time."""
+    if state is not None:
+        state.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {
+            "model": trainable.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "progress": vars(done),
+        }
+        temporary = state / (STATE_FILE + ".tmp")
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(state / STATE_FILE)
+    return time.monotonic()
+
+
+def _restore(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
+    path = state / STATE_FILE
+    if not path.exists():
+        return _Progress()
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+        as_module(trainable).load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+    except Exception as error:
+        raise CheckpointError(
+            f"the training state {path} cannot be read ({type(error).__name__}: {error}); "
+            "delete that folder to start this run anew"
+        ) from error
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    done = _Progress(**content["progress"])
+    logger.info("resuming at epoch %d, step %d from %s", done.epoch + 1, done.step, path)
+    return done

@@ -1,0 +1,54 @@
+"""AdamW parameter groups and learning-rate schedules."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+    """Split trainable parameters: vectors, biases and tokens are not decayed, everything else is.
+
+    This is the rule of the Point-MAE family, which goes by name: a parameter whose name contains ``token`` is not
+    decayed.
+    """
+    decayed, plain = [], []
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        undecayed = parameter.ndim == 1 or name.endswith(".bias") or "token" in name
+        (plain if undecayed else decayed).append(parameter)
+    return [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+
+
+def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """Build AdamW with torch's default betas and the fused update."""
+    return torch.optim.AdamW(parameter_groups(module, weight_decay=weight_decay), lr=lr, fused=True)
+
+
+def learning_rate(
+    *, schedule: str, epoch: float, epochs: int, base: float, minimum: float, warmup_epochs: float
+) -> float:
+    """Return the learning rate at a moment of the run.
+
+    Args:
+        schedule: ``step`` is linear warm-up, then half a cosine over the remaining time, evaluated at every step.
+            ``epoch`` repeats timm 0.4.5 as the official code calls it: constant within an epoch, one epoch late, the
+            cosine's phase counted from 0.
+        epoch: Time since the start, in epochs (with fraction).
+        epochs: Length of the run.
+        base: Peak.
+        minimum: Start of the warm-up and end of the cosine.
+        warmup_epochs: Length of the warm-up.
+    """
+    if schedule == "epoch":
+        late = max(math.floor(epoch) - 1, 0)
+        if late < warmup_epochs:
+            return minimum + late * (base - minimum) / warmup_epochs
+        if late >= epochs:
+            return minimum
+        return minimum + 0.5 * (base - minimum) * (1 + math.cos(math.pi * late / epochs))
+    if epoch < warmup_epochs:
+        return minimum + (base - minimum) * epoch / warmup_epochs
+    progress = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9)
+    return minimum + 0.5 * (base - minimum) * (1 + math.cos(math.pi * min(progress, 1.0)))
