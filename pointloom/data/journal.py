@@ -1,0 +1,151 @@
+"""Keep finished objects on disk while a data set is being prepared, so that nothing finished is ever lost.
+
+One append-only file; a record is a header, a description and the arrays. A record that was cut off by a kill or a full
+disk is found by its length and checksum when the file is opened again, and cut away.
+"""
+
+import fcntl
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointloom.data.records import ObjectPoints, ObjectRecord
+from pointloom.errors import WorkspaceError
+
+_HEADER = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the arrays, checksum of both
+_MAGIC = b"PLJ1"
+_DTYPES = {"coord": np.float32, "normal": np.float16, "color": np.uint8, "segment": np.uint8}
+
+
+class Journal:
+    """Finished objects by key, in one file that only one process may hold open.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the journal and find its complete records.
+
+        Raises:
+            WorkspaceError: Another process has it open.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = open(path, "a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise WorkspaceError(
+                f"{path}: another run is preparing into this state folder; wait for it, stop it, or use another --state"
+            ) from error
+        self._where: dict[str, int] = {}
+        self._end = 0
+        for key, offset, end in self._scan():
+            self._where[key] = offset
+            self._end = end
+        if self._file.seek(0, os.SEEK_END) > self._end:
+            self._file.truncate(self._end)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def close(self) -> None:
+        """Close the file and let others open it."""
+        self._file.close()
+
+    def append(self, key: str, record: ObjectRecord, points: ObjectPoints) -> None:
+        """Add a finished object; what is written before a failure (a full disk) is taken back.
+
+        Raises:
+            OSError: The record cannot be written.
+        """
+        arrays = {name: getattr(points, name) for name in _DTYPES if getattr(points, name) is not None}
+        payload = b"".join(np.ascontiguousarray(a, dtype=_DTYPES[name]).tobytes() for name, a in arrays.items())
+        description = {"key": key, "record": asdict(record), "arrays": list(arrays), "num_points": len(points.coord)}
+        head = json.dumps(description).encode()
+        data = _HEADER.pack(_MAGIC, len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError:
+            self._file.truncate(self._end)
+            raise
+        self._where[key] = self._end
+        self._end += len(data)
+
+    def read(self, key: str) -> tuple[ObjectRecord, ObjectPoints]:
+        """Return a finished object.
+
+        Raises:
+            KeyError: The journal does not have it.
+        """
+        self._file.seek(self._where[key])
+        header = _HEADER.unpack(self._exactly(_HEADER.size))
+        description = json.loads(self._exactly(header[1]))
+        fields: dict[str, Any] = description["record"]
+        for name in ("transform", "attributes", "captions"):
+            fields[name] = tuple(fields[name])
+        return ObjectRecord(**fields), _unpack(
+            self._exactly(header[2]), description["arrays"], num_points=description["num_points"]
+        )
+
+    def _exactly(self, size: int) -> bytes:
+        chunks = bytearray()
+        while len(chunks) < size:
+            chunk = self._file.read(size - len(chunks))
+            if not chunk:
+                break
+            chunks += chunk
+        return bytes(chunks)
+
+    def _scan(self) -> Iterator[tuple[str, int, int]]:
+        offset = 0
+        self._file.seek(0)
+        while len(header := self._exactly(_HEADER.size)) == _HEADER.size:
+            magic, head_size, payload_size, checksum = _HEADER.unpack(header)
+            if magic != _MAGIC:
+                return
+            head, payload = self._exactly(head_size), self._exactly(payload_size)
+            if len(head) + len(payload) < head_size + payload_size:
+                return
+            if zlib.crc32(payload, zlib.crc32(head)) != checksum:
+                return
+            end = offset + _HEADER.size + head_size + payload_size
+            yield json.loads(head)["key"], offset, end
+            offset = end
+
+
+def _unpack(payload: bytes, names: Sequence[str], *, num_points: int) -> ObjectPoints:
+    arrays: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for name in names:
+        shape = (num_points,) if name == "segment" else (num_points, 3)
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(payload, dtype=_DTYPES[name], count=count, offset=offset).reshape(shape)
+        offset += arrays[name].nbytes
+    return ObjectPoints(
+        coord=arrays["coord"], normal=arrays["normal"], color=arrays["color"], segment=arrays.get("segment")
+    )
