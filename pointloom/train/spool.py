@@ -9,6 +9,7 @@ the sender of the next stage. This module needs nothing but the standard library
 import json
 import logging
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -142,8 +143,9 @@ class Tracker:
                 return None
 
     def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
-        """Record numbers at a step; names may hold slashes."""
-        self._write({"event": "metrics", "step": step, "values": {key: float(value) for key, value in values.items()}})
+        """Record numbers at a step; slashes in names make groups, characters that MLflow refuses become ``_``."""
+        clean = {re.sub(r"[^\w\-./: ]", "_", key): float(value) for key, value in values.items()}
+        self._write({"event": "metrics", "step": step, "values": clean})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run."""

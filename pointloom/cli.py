@@ -1,0 +1,259 @@
+"""The ``pointloom`` command: a sub-command per stage, made from the stage's signature, and a few around them."""
+
+import errno
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from pointloom._version import __version__
+from pointloom.errors import PointloomError
+from pointloom.stages import STAGES
+from pointloom.stages.signature import STATE_DEFAULT, StageSignature, describe_params, read_signature
+
+EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
+KEPT = "what was finished is kept; the same command continues from there"
+PROFILES = ("smoke", "demo", "paper")
+
+
+class SectionedGroup(click.Group):
+    """A group whose help lists commands in the order of use, under headings."""
+
+    sections: Sequence[tuple[str, Sequence[str]]] = (
+        ("Workspaces", ("init", "run", "ui", "doctor")),
+        ("Stages, in the order of the pipeline", tuple(STAGES)),
+        ("Using an encoder", ("encode",)),
+    )
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list of commands per section."""
+        for title, names in self.sections:
+            rows = [
+                (name, command.get_short_help_str(90)) for name in names if (command := self.get_command(ctx, name))
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+class StageCommand(click.Command):
+    """A stage; its help ends with all parameters, their ranges and their meaning."""
+
+    signature: StageSignature
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of parameters."""
+        super().format_epilog(ctx, formatter)
+        rows = []
+        for item in describe_params(self.signature.params):
+            text = "; ".join(part for part in (item.type, item.limits) if part)
+            rows.append((item.name, f"{item.doc} [{text}]".strip()))
+        with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml)"):
+            formatter.write_dl(rows, col_max=34)
+
+
+@click.group(
+    cls=SectionedGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 116},
+    epilog="Start here:  pointloom init my3d --data path/to/meshes && cd my3d && pointloom run",
+)
+@click.version_option(__version__, prog_name="pointloom")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help="More about what is being done.")
+def cli(quiet: bool, verbose: bool) -> None:
+    """Self-supervised pre-training for 3D point clouds: shapes in, an encoder and a benchmark report out.
+
+    A workspace is a folder with params.yaml (all values), dvc.yaml (the graph of stages) and everything they make.
+    Every stage can also be run alone; `pointloom STAGE --help` lists its parameters.
+    """
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pointloom").setLevel(level)
+
+
+def _stage_command(name: str, function: Callable[..., None]) -> StageCommand:
+    signature = read_signature(name, function)
+    options: list[click.Parameter] = [
+        click.Option(
+            ["--params"],
+            required=True,
+            metavar="FILE:SECTION|JSON",
+            help=f"Parameters: for example params.yaml:{name} (dots go deeper), or a JSON object.",
+        )
+    ]
+    for argument, artifact in signature.artifacts.items():
+        is_state = artifact.direction == "state"
+        options.append(
+            click.Option(
+                [f"--{argument.replace('_', '-')}", argument],
+                required=not is_state,
+                default=str(STATE_DEFAULT) if is_state else None,
+                show_default=is_state,
+                type=click.Path(path_type=Path),
+                metavar="PATH",
+                help=f"{artifact.help[0].upper()}{artifact.help[1:]} [{artifact.direction}].",
+            )
+        )
+
+    def run(params: str, **paths: Path) -> None:
+        from pointloom.stages.read_params import read_params
+
+        function(read_params(signature.params, params), **paths)
+
+    command = StageCommand(name, params=options, callback=run, help=signature.doc.partition("\nArgs:")[0].strip())
+    command.signature = signature
+    return command
+
+
+for _name, _function in STAGES.items():
+    cli.add_command(_stage_command(_name, _function))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--profile", type=click.Choice(PROFILES), default="demo", show_default=True, help="Set of parameters.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of meshes or clouds; without it, generated shapes."
+)
+@click.option("--train-list", type=click.Path(path_type=Path), help="File of relative paths: the training split.")
+@click.option("--test-list", type=click.Path(path_type=Path), help="File of relative paths: the test split.")
+@click.option("--up", type=click.Choice(["x", "y", "z"]), help="Up axis of the files; default by file type.")
+def init(**choices: Any) -> None:
+    r"""Make a workspace in FOLDER: params.yaml, dvc.yaml, and a place for the results.
+
+    \b
+    smoke  a minute, to see that everything works
+    demo   minutes on two CPU cores, real training
+    paper  the published values of Point-MAE; for a GPU
+
+    A second time with the same choices changes nothing.
+    """
+    from pointloom.workspace import WorkspaceChoices, init_workspace
+
+    made = init_workspace(WorkspaceChoices(**choices))
+    folder = choices["folder"]
+    click.echo(f"{'Made' if made else 'Already there:'} workspace {folder}; next: cd {folder} && pointloom run")
+
+
+@cli.command()
+@click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
+def run(workspace: Path) -> None:
+    """Run all stages that are not up to date and print where the report is.
+
+    Checks every parameter first. Only one run at a time in a workspace; Ctrl-C stops at a point that the next
+    run continues from. Other values for one run: dvc exp run -S pretrain.mae.epochs=20.
+    """
+    from pointloom.run import run_workspace
+
+    click.echo(f"Report: {run_workspace(workspace)}")
+
+
+@cli.command()
+@click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; default: the first free one from 5000.")
+def ui(workspace: Path, port: int | None) -> None:
+    """Serve the MLflow user interface of a workspace on this machine and print its address."""
+    from pointloom.ui import serve
+
+    serve(workspace, port=port, announce=click.echo)
+
+
+@cli.command()
+@click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
+def doctor(workspace: Path) -> None:
+    """Look at this machine: versions, extras, GPU, tracking server, disk, memory settings, git and dvc."""
+    from pointloom.doctor import examine
+
+    failed = False
+    for check in examine(workspace):
+        failed |= check.state == "bad"
+        click.echo(f"{check.state:>4}  {check.name:<12} {check.text}")
+    if failed:
+        raise SystemExit(1)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--encoder", default="models/mae", show_default=True, help="Folder of an encoder, or an MLflow URI.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default="features.npz", show_default=True, help="File to write."
+)
+@click.option("--up", type=click.Choice(["x", "y", "z"]), help="Up axis of the files; default by file type.")
+def encode(files: tuple[Path, ...], encoder: str, output: Path, up: str | None) -> None:
+    """Compute the features of meshes or point clouds and write them as one row per file.
+
+    The npz file holds `path` (F,) and `feature` (F, D).
+    """
+    from pointloom.encode import encode_files
+
+    shape = encode_files(files, encoder=encoder, output=output, up=up)
+    click.echo(f"{output}: feature {shape[0]} x {shape[1]}")
+
+
+def main() -> NoReturn:
+    """Entry point: bad input is one message and exit code 2, Ctrl-C is 130, SIGTERM is 75 (a retry continues)."""
+    signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except PointloomError as error:
+        code = _fail(f"Error: {error}", EXIT_USER_ERROR)
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail(f"Stopped: {KEPT}.", EXIT_INTERRUPTED)
+    except SystemExit as request:
+        code = request.code
+        if code == EXIT_PREEMPTED:
+            _fail(f"Asked to end: {KEPT}.", EXIT_PREEMPTED)
+    except Exception as error:
+        message = describe_environment_error(error)
+        if message is None:
+            raise
+        code = _fail(f"Error: {message}", EXIT_USER_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
+    raise SystemExit(EXIT_PREEMPTED)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(message, err=True)
+    return code
+
+
+def describe_environment_error(error: BaseException) -> str | None:
+    """Explain an error of the machine (full disk, no permission), None when it is something else."""
+    for cause in _chain(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        text = str(cause)
+        if number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text or f"errno = {errno.ENOSPC}" in text:
+            return f"the disk is full ({text}). Free some space; {KEPT}."
+        if number == errno.EFBIG or f"errno = {errno.EFBIG}" in text:
+            return f"a file became larger than this machine allows ({text}). Raise the limit (ulimit -f); {KEPT}."
+        if isinstance(cause, PermissionError):
+            return f"no permission: {text}. Choose another folder or change its permissions."
+        if number == errno.EROFS:
+            return f"the file system is read-only: {text}."
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

@@ -1,0 +1,172 @@
+"""Look at the machine: what is installed, what can be used, what is missing and how to get it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pointloom._version import __version__
+from pointloom.errors import WorkspaceError
+from pointloom.run import HEAP_SETTINGS, disk_needed
+from pointloom.train.spool import tracking_target
+from pointloom.ui import choose_port
+from pointloom.workspace import open_workspace
+
+CORE = ("torch", "numpy", "numba", "h5py", "trimesh", "scikit-learn", "mlflow-skinny", "pydantic")
+EXTRAS = {"workspace": ("dvc", "mlflow"), "dev": ("pytest", "ruff", "mypy")}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the examination.
+
+    Attributes:
+        state: ``ok``, ``info`` (works, could be better) or ``bad`` (something will fail).
+        name: What was looked at.
+        text: What was found, and what to do when it is not ok.
+    """
+
+    state: Literal["ok", "info", "bad"]
+    name: str
+    text: str
+
+
+def examine(folder: Path) -> Iterator[Check]:
+    """Yield one check after another; none of them changes anything."""
+    yield _python()
+    yield _packages()
+    yield from _extras()
+    yield _git()
+    yield _gpu()
+    yield _cores()
+    yield _allocator()
+    yield _shared_memory()
+    yield _port()
+    yield from _workspace(folder)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _python() -> Check:
+    text = f"pointloom {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    known = platform.system() == "Linux" and platform.machine() == "x86_64"
+    return Check("ok" if known else "info", "machine", text if known else f"{text}; tested on Linux x86-64 only")
+
+
+def _packages() -> Check:
+    found = {package: _version(package) for package in CORE}
+    missing = [package for package, version in found.items() if version is None]
+    if missing:
+        return Check("bad", "packages", f"missing: {', '.join(missing)}; run: pip install pointloom")
+    return Check("ok", "packages", ", ".join(f"{package} {version}" for package, version in found.items()))
+
+
+def _extras() -> Iterator[Check]:
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if _version(package) is None]
+        if missing:
+            text = f'without {", ".join(missing)}; to get it: pip install "pointloom[{extra}]"'
+            yield Check("info", f"extra {extra}", text)
+        else:
+            yield Check("ok", f"extra {extra}", ", ".join(f"{package} {_version(package)}" for package in packages))
+
+
+def _git() -> Check:
+    if shutil.which("git"):
+        return Check("ok", "git", str(shutil.which("git")))
+    return Check("info", "git", "not found: runs record no revision and `dvc exp` does not work; install git")
+
+
+def _gpu() -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("bad", "GPU", "torch is missing; run: pip install pointloom")
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Check("ok", "GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")
+    build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
+    return Check("info", "GPU", f"none usable ({build}); everything runs on the CPU")
+
+
+def _cores() -> Check:
+    usable, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    busy = load > 0.5 * usable
+    text = f"{usable} usable cores, load {load:.1f}"
+    return Check("info" if busy else "ok", "CPU", f"{text}: other work slows runs down" if busy else text)
+
+
+def _allocator() -> Check:
+    current = os.environ.get("GLIBC_TUNABLES", "")
+    if "mmap_max=0" in current or "jemalloc" in os.environ.get("LD_PRELOAD", ""):
+        return Check("ok", "allocator", "keeps its heap")
+    text = "default; `pointloom run` and make set it (1.7x faster steps), for single stages: "
+    return Check("info", "allocator", f"{text}export GLIBC_TUNABLES={HEAP_SETTINGS}")
+
+
+def _shared_memory() -> Check:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Check("info", "shared memory", "no /dev/shm")
+    total = shutil.disk_usage(folder).total
+    small = total < 1e9
+    text = f"/dev/shm has {total / 1e9:.1f} GB"
+    return Check("info" if small else "ok", "shared memory", f"{text}; in Docker give --shm-size 2g" if small else text)
+
+
+def _port() -> Check:
+    try:
+        return Check("ok", "UI port", f"{choose_port(None)} is free for `pointloom ui`")
+    except WorkspaceError as error:
+        return Check("info", "UI port", str(error))
+
+
+def _workspace(folder: Path) -> Iterator[Check]:
+    try:
+        workspace = open_workspace(folder)
+    except WorkspaceError as error:
+        yield Check("info", "workspace", str(error))
+        return
+    yield Check("ok", "workspace", str(workspace.folder))
+    if workspace.source.is_dir():
+        yield Check("ok", "raw shapes", str(workspace.source))
+    else:
+        yield Check("bad", "raw shapes", f"{workspace.source} is not there")
+    needed, free = disk_needed(workspace), shutil.disk_usage(workspace.folder).free
+    text = f"a run writes at most about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    yield Check("ok" if free >= needed else "bad", "disk", text)
+    yield _tracking(workspace.folder)
+
+
+def _tracking(folder: Path) -> Check:
+    target = tracking_target(folder)
+    if target is None:
+        return Check("info", "tracking", "off: no MLFLOW_TRACKING_URI and no tracking_uri in workspace.yaml")
+    waiting = len(list((folder / "state" / "tracking").glob("*.jsonl")))
+    left = f"; {waiting} runs wait to be sent" if waiting else ""
+    if target.uri.startswith("sqlite:"):
+        missing = importlib.util.find_spec("sqlalchemy") is None
+        hint = '; needs: pip install "pointloom[workspace]"' if missing else ""
+        return Check("bad" if missing else "ok", "tracking", f"{target.uri}{left}{hint}")
+    parts = urlsplit(target.uri)
+    try:
+        with socket.create_connection(
+            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 3
+        ):
+            return Check("ok", "tracking", f"{target.uri} answers{left}")
+    except OSError as error:
+        return Check(
+            "info", "tracking", f"{target.uri} does not answer ({error}); events are kept and sent later{left}"
+        )

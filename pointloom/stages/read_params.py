@@ -1,0 +1,118 @@
+"""Read the parameters of a stage from ``params.yaml:section.name`` or from JSON, with errors that help."""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pointloom.errors import ParamsError
+from pointloom.stages.params import StageParams
+from pointloom.stages.signature import nested_model
+
+Params = TypeVar("Params", bound=StageParams)
+
+
+def read_params(model: type[Params], source: str) -> Params:
+    """Read and validate parameters.
+
+    Args:
+        model: What the section must be.
+        source: ``FILE:SECTION`` with a dotted section, or a JSON object.
+
+    Raises:
+        ParamsError: No such file or section, no valid YAML or JSON, or values the stage does not accept.
+    """
+    if source.lstrip().startswith("{"):
+        try:
+            return validate(model, json.loads(source), where="--params")
+        except json.JSONDecodeError as error:
+            raise ParamsError(f"--params: not a JSON object: {error}") from error
+    file, _, section = source.rpartition(":")
+    if not file:
+        file, section = source, ""
+    return validate(model, select_section(read_yaml(Path(file)), section, file), where=f"{file}, section {section!r}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises:
+        ParamsError: The file is missing or no such YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(
+            f"{path}: no such file (in {Path.cwd()}); give --params FILE:SECTION, for example params.yaml:prepare, "
+            "or a JSON object"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected sections (a mapping), got {type(content).__name__}")
+    return content
+
+
+def select_section(content: dict[str, Any], section: str, file: str | Path) -> Any:
+    """Return the part of a params file that a dotted section names.
+
+    Raises:
+        ParamsError: There is no such section; the message lists those that exist.
+    """
+    part: Any = content
+    for depth, key in enumerate(section.split(".") if section else []):
+        if not isinstance(part, dict) or key not in part:
+            above = ".".join(section.split(".")[:depth])
+            known = sorted(map(str, part)) if isinstance(part, dict) else []
+            inside = f"section {above!r}" if above else "it"
+            raise ParamsError(
+                f"{file}: no section {section!r}; {inside} has {', '.join(known)}{did_you_mean(key, known)}"
+            )
+        part = part[key]
+    return part
+
+
+def validate(model: type[Params], values: Any, *, where: str) -> Params:
+    """Validate a section; every problem is one line with the key, what is wrong, and the likely meant name.
+
+    Raises:
+        ParamsError: The values do not fit.
+    """
+    if not isinstance(values, dict):
+        raise ParamsError(f"{where}: expected a mapping of parameters, got {values!r}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, dict(problem)) for problem in error.errors(include_url=False)]
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise ParamsError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path) or "(all)"
+    if problem["type"] == "extra_forbidden":
+        known = _known_names(model, path[:-1])
+        return f"{name}: unknown key{did_you_mean(path[-1], known) or '; known: ' + ', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{name}: missing, every parameter must be given"
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _known_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    for key in path:
+        field = model.model_fields.get(key)
+        inner = nested_model(field.annotation) if field else None
+        if inner is None:
+            continue  # an index of a list, a key of a map or the tag of a union
+        model = inner
+    return list(model.model_fields)
+
+
+def did_you_mean(key: str, known: list[str]) -> str:
+    """Return a hint for a misspelt key, empty when nothing is close."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
