@@ -1,0 +1,165 @@
+"""Put the report together: numbers first, then pictures and figures, then the three files."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pointloom.report import charts, classes, gallery, lineage, retrieval, sentences, summary
+from pointloom.report.album import Album
+from pointloom.report.embedding import embed
+from pointloom.report.inputs import ReportInputs
+from pointloom.report.outcomes import BootstrapSettings
+from pointloom.report.page import render_html, render_markdown
+from pointloom.report.statistics import standard_error
+from pointloom.report.viewer import viewer_entries
+
+Content = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What the report shows; nothing here is chosen by a score.
+
+    Attributes:
+        title: Heading.
+        baseline: Fine-tuning result that differences are taken against.
+        probe_baseline: Probe result that differences are taken against.
+        detail: Results shown class by class, as t-SNE and with retrieval.
+        bootstrap: How intervals are made.
+        seed: Seed of every choice of objects and of t-SNE.
+        tsne_objects: Largest number of objects in t-SNE and retrieval.
+        queries: Number of retrieval queries.
+        viewer_objects: Number of objects in the 3D view.
+        thumbnail_size: Pixels per object.
+    """
+
+    title: str
+    baseline: str
+    probe_baseline: str
+    detail: list[str]
+    bootstrap: BootstrapSettings
+    seed: int
+    tsne_objects: int
+    queries: int
+    viewer_objects: int
+    thumbnail_size: int
+
+
+def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -> Content:
+    """Write ``report.html``, ``report.md``, ``report.json`` and ``thumbnails/``; return the content of the JSON.
+
+    Args:
+        inputs: Everything the earlier stages left behind.
+        folder: Empty folder to fill.
+        settings: What to show.
+    """
+    album = Album(folder=folder, size=settings.thumbnail_size)
+    content = _numbers(inputs, settings)
+    figures = _figures(inputs, content, settings) | _pictures(inputs, content, album, settings)
+    content["notes"] = sentences.reading_notes(content)
+    content["problems"] = inputs.problems
+    viewer = viewer_entries(inputs, count=settings.viewer_objects, seed=settings.seed, detail=settings.detail)
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(render_html(content, figures, viewer, album), encoding="utf-8")
+    (folder / "report.md").write_text(render_markdown(content), encoding="utf-8")
+    return content
+
+
+def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
+    """Return every table of the report."""
+    bootstrap = settings.bootstrap
+    finetune = summary.finetune_rows(inputs, baseline=settings.baseline, bootstrap=bootstrap)
+    probe = summary.probe_rows(inputs, baseline=settings.probe_baseline, bootstrap=bootstrap)
+    comparisons = summary.comparison_rows(inputs, bootstrap=bootstrap)
+    low_label = summary.low_label_rows(inputs, baseline=settings.baseline, bootstrap=bootstrap)
+    for row in [*finetune, *low_label, *probe]:
+        row["description"] = sentences.describe(row)
+        row["standard_error"] = standard_error(row["oa"]["mean"], row["num_test"]) if row["num_test"] else None
+    outcomes = classes.detailed_outcomes(inputs, settings.detail)
+    names = inputs.store.info.classes
+    sizes = [row["num_test"] for row in [*finetune, *probe] if row["num_test"]]
+    errors = [row["standard_error"] for row in [*probe, *finetune] if row["standard_error"] is not None]
+    return {
+        "format": 1,
+        "title": settings.title,
+        "dataset": lineage.dataset_facts(inputs),
+        "headline": sentences.headline(finetune=finetune, comparisons=comparisons, probe=probe, low_label=low_label),
+        "num_test": max(sizes, default=None),
+        "standard_error": errors[-1] if errors else None,
+        "majority": classes.majority_share(inputs),
+        "baseline": settings.baseline,
+        "probe_baseline": settings.probe_baseline,
+        "detail": settings.detail,
+        "bootstrap": asdict(bootstrap),
+        "finetune": finetune,
+        "comparisons": comparisons,
+        "low_label": low_label,
+        "probe": probe,
+        "classes": classes.class_rows(inputs, outcomes) if outcomes else [],
+        "confusion": classes.confusions(outcomes, len(names)),
+        "worst": classes.worst_confusions(outcomes, names),
+        "stages": lineage.stage_rows(inputs),
+        "encoders": lineage.encoder_rows(inputs),
+        "versions": lineage.versions(inputs),
+        "quarantine": lineage.quarantine_rows(inputs),
+    }
+
+
+def _figures(inputs: ReportInputs, content: Content, settings: ReportSettings) -> dict[str, str]:
+    """Return the Plotly figures of the tables and curves by name."""
+    figures = {}
+    if content["finetune"]:
+        runs = {
+            row["name"]: [
+                run["oa"] for run in inputs.finetune[row["name"]].runs if run.get("fraction") == row["fraction"]
+            ]
+            for row in content["finetune"]
+        }
+        figures["accuracy"] = charts.accuracy_chart(content["finetune"], runs, settings.baseline)
+    if content["low_label"]:
+        figures["low_label"] = charts.low_label_chart(content["low_label"])
+    pretrain = {name: encoder.curves for name, encoder in inputs.encoders.items() if "loss" in encoder.curves}
+    if pretrain:
+        figures["pretrain_loss"] = charts.loss_chart(pretrain, log=True)
+    tuned = {name: result.curves for name, result in inputs.finetune.items() if "loss" in result.curves}
+    if tuned:
+        figures["finetune_loss"] = charts.loss_chart(tuned)
+    for name, counts in content["confusion"].items():
+        figures[f"confusion/{name}"] = charts.confusion_chart(counts, content["dataset"]["classes"])
+    return figures
+
+
+def _pictures(
+    inputs: ReportInputs, content: Content, album: Album, settings: ReportSettings
+) -> dict[str, str]:
+    """Draw all thumbnails, add them and the retrieval scores to ``content``; return the t-SNE figures."""
+    store = inputs.store
+    content["inputs"] = gallery.input_strips(inputs, album, seed=settings.seed)
+    content["reconstructions"] = {
+        name: rows
+        for name, encoder in inputs.encoders.items()
+        if (rows := gallery.reconstructions(encoder, store, album))
+    }
+    content["features"], content["retrieval"], content["neighbors"] = {}, [], {}
+    figures = {}
+    for name, result in inputs.probe.items():
+        found = retrieval.load_gallery(result, limit=settings.tsne_objects, seed=settings.seed)
+        scores = retrieval.retrieval_scores(found) if found else None
+        if scores:
+            row = {"name": name, "model": result.encoder.get("builder", "?"), "trained": result.trained}
+            content["retrieval"].append(row | {"labels": result.encoder.get("labels", "none")} | scores)
+        if name not in settings.detail or found is None:
+            continue
+        if path := gallery.feature_strip(result, album):
+            content["features"][name] = path
+        content["neighbors"][name] = gallery.neighbor_rows(
+            found, store, album, count=settings.queries, seed=settings.seed
+        )
+        row_of = {uid: row for row, uid in enumerate(store.uids.tolist())}
+        rows = [row_of.get(uid) for uid in found.uid.tolist()]
+        titles = [str(store.categories[row]) or "unlabelled" if row is not None else "unlabelled" for row in rows]
+        hover = [f"{t}<br>{store.names[r]}" if r is not None else t for t, r in zip(titles, rows, strict=True)]
+        figures[f"tsne/{name}"] = charts.embedding_chart(embed(found, seed=settings.seed), titles, hover)
+    return figures

@@ -1,0 +1,77 @@
+"""What was run on what data, at what cost, and which inputs were left out."""
+
+from collections import Counter
+from typing import Any
+
+from pointloom._version import __version__
+from pointloom.report.inputs import ReportInputs
+
+Row = dict[str, Any]
+EXAMPLES = 8
+
+
+def dataset_facts(inputs: ReportInputs) -> Row:
+    """Return what the store says about itself."""
+    store, info = inputs.store, inputs.store.info
+    return {
+        "source": info.source,
+        "digest": info.digest,
+        "num_points": info.num_points,
+        "num_objects": len(store),
+        "num_classes": len(info.classes),
+        "classes": list(info.classes),
+        "splits": {split: len(store.rows(split)) for split in ("train", "test", "pretrain")},
+        "groups": len(set(store.groups.tolist())),
+        "counts": dict(info.counts),
+        "quarantined": info.quarantined,
+        "notes": list(info.notes),
+        "settings": dict(info.settings),
+        "labelled": bool((store.labels >= 0).any()),
+    }
+
+
+def stage_rows(inputs: ReportInputs) -> list[Row]:
+    """Return the cost of every stage that left a metrics file, in the order of the pipeline."""
+    keys = ("started", "wall_s", "cpu_s", "peak_memory_mb", "load_average", "params_sha256", "data_digest", "mlflow_run_id")
+    return [
+        {"stage": record.stage, "name": record.name if record.name != record.stage else ""}
+        | {key: record.run.get(key) for key in keys}
+        | {"git": (record.run.get("git") or {}).get("revision"), "dirty": (record.run.get("git") or {}).get("dirty")}
+        for record in inputs.stages
+    ]
+
+
+def encoder_rows(inputs: ReportInputs) -> list[Row]:
+    """Return the description of every encoder."""
+    keys = ("builder", "method", "labels", "num_parameters", "weights_sha256", "parent_sha256", "data_digest", "up_axis")
+    return [
+        {"name": encoder.name} | {key: encoder.card.get(key) for key in keys} | {"params": encoder.card.get("params")}
+        for encoder in inputs.encoders.values()
+    ]
+
+
+def versions(inputs: ReportInputs) -> Row:
+    """Return every version that any stage reported; several where stages differ."""
+    found: dict[str, set[str]] = {"pointloom": {__version__}}
+    for record in inputs.stages:
+        for package, version in (record.run.get("versions") or {}).items():
+            found.setdefault(package, set()).add(str(version))
+    return {package: sorted(values) for package, values in sorted(found.items())}
+
+
+def quarantine_rows(inputs: ReportInputs) -> list[Row]:
+    """Return left-out inputs grouped by reason, most frequent first, with a few examples each."""
+    failures = inputs.store.failures()
+    counts = Counter(failure.get("reason", "unknown") for failure in failures)
+    return [
+        {
+            "reason": reason,
+            "count": count,
+            "examples": [
+                {"path": failure.get("path", "?"), "detail": failure.get("detail", "")}
+                for failure in failures
+                if failure.get("reason", "unknown") == reason
+            ][:EXAMPLES],
+        }
+        for reason, count in counts.most_common()
+    ]

@@ -1,0 +1,76 @@
+"""Render the content of a report as one self-contained HTML file and as markdown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from pointloom.report.album import Album
+from pointloom.report.sentences import count, describe, format_difference, format_seconds, format_spread, protocol_title
+
+Content = dict[str, Any]
+
+
+def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[Content], album: Album) -> str:
+    """Return the page: styles, script, Plotly, figures and pictures inside, nothing to load.
+
+    Args:
+        content: The numbers and sentences, as in ``report.json``.
+        figures: Plotly figures as JSON by name.
+        viewer: Clouds of the 3D view.
+        album: Pictures named in ``content``.
+    """
+    from plotly.offline import get_plotlyjs
+
+    environment = _environment(autoescape=True)
+    environment.filters["data_uri"] = album.data_uri
+    return environment.from_string(_read("report.html.j2")).render(
+        content=content,
+        figures={name: _script_safe(figure) for name, figure in figures.items()},
+        viewer=viewer,
+        viewer_json=_script_safe(json.dumps(viewer)),
+        style=_read("report.css"),
+        script=_read("report.js"),
+        plotly=get_plotlyjs() if figures or viewer else "",
+    )
+
+
+def render_markdown(content: Content) -> str:
+    """Return the tables, sentences and thumbnails as markdown; figures are in the HTML only."""
+    return _environment(autoescape=False).from_string(_read("report.md.j2")).render(content=content)
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "spread": format_spread,
+        "difference": format_difference,
+        "seconds": format_seconds,
+        "protocol": protocol_title,
+        "describe": describe,
+        "count": count,
+        "percent": _percent,
+        "cell": _markdown_cell,
+    }
+    return environment
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _markdown_cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _script_safe(text: str) -> str:
+    """Escape what could end a script element."""
+    return text.replace("<", "\\u003c")
+
+
+def _read(name: str) -> str:
+    return (files("pointloom.report") / name).read_text(encoding="utf-8")

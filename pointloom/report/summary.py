@@ -1,0 +1,179 @@
+"""The result tables as plain dictionaries: fine-tuning, comparisons with the controls, low-label curves, probes."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pointloom.report.inputs import ReportInputs, ResultRecord
+from pointloom.report.outcomes import BootstrapSettings, compare, select_outcomes
+from pointloom.report.statistics import spread
+
+Row = dict[str, Any]
+ORDER = {"svm": 0, "linear": 1, "mlp3": 2}
+
+
+def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return one row per fine-tuned model at its largest training fraction; models from scratch come first."""
+    rows = []
+    reference = inputs.finetune.get(baseline)
+    for result in _ordered(inputs.finetune):
+        fraction = max(_fractions(result), default=None)
+        if fraction is None:
+            continue
+        row = _header(result) | _cost(inputs, result, fraction) | _accuracies(_at(result, fraction))
+        row["fraction"] = fraction
+        row["epochs"] = _at(result, fraction)[0].get("epochs", result.protocol.get("epochs"))
+        row["is_baseline"] = result.name == baseline
+        row |= _differences(inputs, result, reference, fraction, bootstrap)
+        rows.append(row)
+    return rows
+
+
+def comparison_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return every pre-trained, fine-tuned model against every model trained from scratch, all labels used."""
+    rows = []
+    scratch = [result for result in _ordered(inputs.finetune) if not result.trained and _fractions(result)]
+    for result in _ordered(inputs.finetune):
+        if not result.trained or not _fractions(result):
+            continue
+        fraction = max(_fractions(result))
+        total = _cost(inputs, result, fraction)["cpu_total_s"]
+        for control in scratch:
+            if fraction not in _fractions(control):
+                continue
+            cost = _cost(inputs, control, fraction)["cpu_total_s"]
+            same = result.encoder.get("builder") == control.encoder.get("builder")
+            epochs, own = _at(control, fraction)[0].get("epochs"), _at(result, fraction)[0].get("epochs")
+            rows.append(
+                {
+                    "name": result.name,
+                    "labels": result.encoder.get("labels", "none"),
+                    "control": control.name,
+                    "control_model": control.encoder.get("builder", "?"),
+                    "same_architecture": same,
+                    "epochs": own,
+                    "control_epochs": epochs,
+                    "control_compute": cost / total if cost and total else None,
+                }
+                | _differences(inputs, result, control, fraction, bootstrap)
+            )
+    return rows
+
+
+def low_label_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return one row per fraction and model, for the models that were trained on more than one fraction."""
+    curves = [result for result in _ordered(inputs.finetune) if len(_fractions(result)) > 1]
+    reference = inputs.finetune.get(baseline)
+    rows = []
+    for fraction in sorted({fraction for result in curves for fraction in _fractions(result)}):
+        for result in curves:
+            runs = _at(result, fraction)
+            if not runs:
+                continue
+            row = _header(result) | _accuracies(runs)
+            row |= {"fraction": fraction, "num_train": runs[0].get("num_train"), "epochs": runs[0].get("epochs")}
+            row["is_baseline"] = result.name == baseline
+            rows.append(row | _differences(inputs, result, reference, fraction, bootstrap))
+    return rows
+
+
+def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return one row per probe protocol and frozen encoder, grouped by protocol; random weights come first."""
+    reference = inputs.probe.get(baseline)
+    found = {str(run["protocol"]) for result in inputs.probe.values() for run in result.runs if "protocol" in run}
+    rows = []
+    for protocol in sorted(found, key=lambda name: (ORDER.get(name, len(ORDER)), name)):
+        for result in _ordered(inputs.probe):
+            runs = [run for run in result.runs if run.get("protocol") == protocol]
+            if not runs:
+                continue
+            row = _header(result) | _accuracies(runs) | {"protocol": protocol, "is_baseline": result.name == baseline}
+            row["C"] = sorted({float(run["C"]) for run in runs if run.get("C") is not None})
+            row["difference"] = None
+            row["difference_mean"] = None
+            if reference is not None and reference is not result:
+                first, second = select_outcomes(result, protocol), select_outcomes(reference, protocol)
+                row["difference"] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
+                row["difference_mean"] = _seed_difference(runs, reference, protocol)
+            rows.append(row)
+    return rows
+
+
+def _seed_difference(runs: list[Row], reference: ResultRecord, protocol: str) -> float | None:
+    """Return the mean difference over shared seeds, for protocols without one prediction per test object."""
+    theirs = {run.get("seed"): run["oa"] for run in reference.runs if run.get("protocol") == protocol}
+    gains = [run["oa"] - theirs[run.get("seed")] for run in runs if run.get("seed") in theirs]
+    return float(sum(gains) / len(gains)) if gains else None
+
+
+def _ordered(results: dict[str, ResultRecord]) -> list[ResultRecord]:
+    """Other architectures from scratch, then the encoder from scratch, then pre-trained; never by score."""
+    builders = {result.encoder.get("builder") for result in results.values() if result.trained}
+    return sorted(
+        results.values(), key=lambda result: (result.trained, result.encoder.get("builder") in builders, result.name)
+    )
+
+
+def _fractions(result: ResultRecord) -> list[float]:
+    return sorted({float(run["fraction"]) for run in result.runs if "fraction" in run})
+
+
+def _at(result: ResultRecord, fraction: float) -> list[Row]:
+    return [run for run in result.runs if run.get("fraction") == fraction]
+
+
+def _header(result: ResultRecord) -> Row:
+    encoder, protocol = result.encoder, result.protocol
+    return {
+        "name": result.name,
+        "model": encoder.get("builder", "?"),
+        "method": encoder.get("method", "?"),
+        "trained": result.trained,
+        "labels": encoder.get("labels", "none"),
+        "num_parameters": encoder.get("num_parameters"),
+        "num_test": result.card.get("data", {}).get("num_test"),
+        "selection": protocol.get("selection"),
+        "votes": protocol.get("votes"),
+        "num_points": protocol.get("num_points"),
+        "seed_covers": protocol.get("seed_covers"),
+    }
+
+
+def _accuracies(runs: list[Row]) -> Row:
+    row: Row = {"seeds": len({run.get("seed") for run in runs})}
+    for key in ("oa", "oa_vote", "macc", "macc_vote"):
+        found = spread([float(run[key]) for run in runs if run.get(key) is not None])
+        row[key] = asdict(found) if found else None
+    return row
+
+
+def _cost(inputs: ReportInputs, result: ResultRecord, fraction: float) -> Row:
+    """CPU seconds: pre-training once, fine-tuning per seed, and their sum."""
+    spent = spread([float(run["cpu_s"]) for run in _at(result, fraction) if run.get("cpu_s") is not None])
+    encoder = inputs.encoder_of(result)
+    before = 0.0 if not result.trained else None
+    for stage in inputs.stages:
+        if result.trained and encoder is not None and (stage.stage, stage.name) == ("pretrain", encoder.name):
+            before = stage.run.get("cpu_s")
+    known = spent is not None and before is not None
+    return {
+        "cpu_pretrain_s": before,
+        "cpu_finetune_s": spent.mean if spent else None,
+        "cpu_total_s": before + spent.mean if known and before is not None and spent is not None else None,
+    }
+
+
+def _differences(
+    inputs: ReportInputs,
+    result: ResultRecord,
+    reference: ResultRecord | None,
+    fraction: float,
+    bootstrap: BootstrapSettings,
+) -> Row:
+    row: Row = {"difference": None, "difference_vote": None}
+    if reference is None or reference is result:
+        return row
+    for key, vote in (("difference", False), ("difference_vote", True)):
+        first = select_outcomes(result, fraction, vote=vote)
+        second = select_outcomes(reference, fraction, vote=vote)
+        row[key] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
+    return row

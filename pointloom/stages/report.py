@@ -1,0 +1,105 @@
+"""Stage ``report``: everything the earlier stages left behind as one HTML page, markdown and JSON."""
+
+import logging
+import shutil
+from typing import Any
+
+from pydantic import Field
+
+from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelsIn, ResultIn, ResultOut
+from pointloom.stages.params import StageParams
+from pointloom.stages.runs import stage_run
+
+logger = logging.getLogger(__name__)
+
+
+class ReportParams(StageParams):
+    """Parameters of the report; nothing it shows is chosen by a score.
+
+    Attributes:
+        title: Heading of the page.
+        baseline: Entry of ``finetune`` that differences are taken against.
+        probe_baseline: Entry of ``probe`` that differences are taken against.
+        detail: Entries of ``finetune`` and ``probe`` shown class by class, as t-SNE and with retrieval.
+        resamples: Bootstrap resamples per interval.
+        confidence: Coverage of the intervals.
+        seed: Seed of the intervals, of t-SNE and of the choice of shown objects.
+        tsne_objects: Largest number of test objects in t-SNE and retrieval.
+        queries: Retrieval queries shown.
+        viewer_objects: Objects in the interactive 3D view.
+        thumbnail_size: Width of one object's thumbnail in pixels.
+    """
+
+    title: str = Field(min_length=1)
+    baseline: str
+    probe_baseline: str
+    detail: list[str]
+    resamples: int = Field(ge=100)
+    confidence: float = Field(gt=0.5, lt=1)
+    seed: int = Field(ge=0)
+    tsne_objects: int = Field(ge=3)
+    queries: int = Field(ge=0)
+    viewer_objects: int = Field(ge=0)
+    thumbnail_size: int = Field(ge=32, le=512)
+
+
+def report(
+    params: ReportParams,
+    *,
+    dataset: DatasetIn,
+    models: ModelsIn,
+    results: ResultIn,
+    runs: ResultIn,
+    report: ResultOut,
+    metrics: MetricsOut,
+) -> None:
+    """Write the benchmark report: tables with paired intervals, pictures, costs and lineage, in one HTML file.
+
+    Args:
+        params: What to compare and how much to show.
+        dataset: Prepared store.
+        models: Folder with one folder per encoder.
+        results: Folder with ``finetune/`` and ``probe/``; may be absent for unlabelled data.
+        runs: Folder with the metrics files of the earlier stages; may be absent.
+        report: Folder to write; it appears only when it is complete.
+        metrics: JSON file of headline numbers to write.
+
+    Raises:
+        DataError: The store is missing or damaged.
+    """
+    from pointloom.report.build import ReportSettings, build_report
+    from pointloom.report.inputs import load_inputs
+    from pointloom.report.outcomes import BootstrapSettings
+
+    with stage_run("report", params=params, inputs={"dataset": dataset}, metrics=metrics) as run:
+        inputs = load_inputs(dataset=dataset, models=models, results=results, runs=runs)
+        values = params.model_dump(exclude={"resamples", "confidence"})
+        bootstrap = BootstrapSettings(resamples=params.resamples, confidence=params.confidence, seed=params.seed)
+        partial = report.with_name(f".{report.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        content = build_report(inputs, partial, ReportSettings(**values, bootstrap=bootstrap))
+        shutil.rmtree(report, ignore_errors=True)
+        partial.rename(report)
+        for problem in content["problems"]:
+            logger.warning("report: %s", problem)
+        logger.info("report: %s", (report / "report.html").resolve())
+        run.summary(headline_metrics(content))
+        run.log_artifact(report / "report.html", folder="report")
+        run.log_artifact(report / "report.json", folder="report")
+        run.log_artifact(report / "thumbnails", folder="report/thumbnails")
+
+
+def headline_metrics(content: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of the report that DVC and MLflow compare between runs."""
+    values: dict[str, float] = {"objects": float(content["dataset"]["num_objects"])}
+    tables = [("finetune", row, "") for row in content["finetune"]]
+    tables += [("probe", row, f"/{row['protocol']}") for row in content["probe"]]
+    for table, row, suffix in tables:
+        prefix = f"{table}/{row['name']}{suffix}"
+        for key in ("oa", "oa_vote"):
+            if row[key] is not None:
+                values[f"{prefix}/{key}"] = row[key]["mean"]
+        if row["difference"] is not None:
+            values |= {f"{prefix}/gain": row["difference"]["mean"], f"{prefix}/gain_low": row["difference"]["low"]}
+    return values
