@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointloom.ops import max_over_points
+
 
 class PatchEmbed(nn.Module):
     """Embed the points of a patch, pool them, join the pooled vector to every point, embed and pool again.
@@ -14,9 +16,10 @@ class PatchEmbed(nn.Module):
         hidden: Widths of the first two layers; the third has twice the second (128, 256 and 512 in the paper).
 
     Note:
-        The third layer acts on the concatenation [pooled, point]. Its weight is applied in two halves, the pooled one
-        once per patch instead of once per point: the same sum, about a sixth less work. The state dict keeps the
-        single weight.
+        Three exact rewritings save about half of the work; the state dict keeps the weights of the paper. The third
+        layer acts on [pooled, point], so its pooled half is applied once per patch instead of once per point. Its
+        point half and the second layer follow each other without a non-linearity and become one matrix. Biases in
+        front of a maximum or of the concatenation are added once per patch.
     """
 
     def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256)) -> None:
@@ -32,15 +35,17 @@ class PatchEmbed(nn.Module):
     def forward(self, neighborhood: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g c"]:
         """Return one token per patch; with batch statistics over all points of all patches while training."""
         B, G, K, _ = neighborhood.shape
-        points = neighborhood.reshape(-1, 3)
-        points = self.second(F.relu(self.norm1(self.first(points))))  # (B G K, second)
-        pooled = points.view(B * G, K, -1).amax(1)
+        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, 3))))  # (B G K, first)
+        pooled = max_over_points(F.linear(points, self.second.weight).view(B * G, K, -1)) + self.second.bias
         width = pooled.shape[-1]
-        per_patch = F.linear(pooled, self.third.weight[:, :width], self.third.bias)
-        per_point = F.linear(points, self.third.weight[:, width:])
-        joined = (per_point.view(B * G, K, -1) + per_patch.unsqueeze(1)).flatten(0, 1)
-        points = self.fourth(F.relu(self.norm2(joined)))
-        return points.view(B, G, K, -1).amax(2)
+        weight_pooled, weight_point = self.third.weight[:, :width], self.third.weight[:, width:]
+        with torch.autocast(neighborhood.device.type, enabled=False):
+            folded = weight_point @ self.second.weight
+            bias = self.third.bias + weight_point @ self.second.bias
+        per_patch = F.linear(pooled, weight_pooled, bias)
+        joined = F.linear(points, folded).view(B * G, K, -1) + per_patch.unsqueeze(1)
+        points = F.linear(F.relu(self.norm2(joined.flatten(0, 1))), self.fourth.weight)
+        return (max_over_points(points.view(B * G, K, -1)) + self.fourth.bias).view(B, G, -1)
 
 
 def init_patch_embed(embed: PatchEmbed) -> None:

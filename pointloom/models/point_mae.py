@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal
 from pointloom.models.patch_embed import PatchEmbed, init_patch_embed
-from pointloom.ops import gather_points, group_points
+from pointloom.ops import gather_points, group_points, max_over_points
 from pointloom.structures import Groups, Tokens
 
 
@@ -108,7 +108,7 @@ class PointMAEEncoder(nn.Module):
         """Join [class token, maximum over patches] (Point-MAE fine-tuning), or [mean, maximum] without class token."""
         (level,) = tokens
         first = level.tokens.mean(1) if level.summary is None else level.summary
-        return torch.cat([first, level.tokens.amax(1)], dim=-1)
+        return torch.cat([first, max_over_points(level.tokens)], dim=-1)
 
 
 def point_mae_small(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from pointloom.ops import max_over_points
 from pointloom.structures import Groups, Tokens
 
 
@@ -50,7 +51,7 @@ class PointNetEncoder(nn.Module):
 
     def pool(self, tokens: list[Tokens]) -> Float[Tensor, "b d"]:
         """Take the maximum over points."""
-        return tokens[0].tokens.amax(1)
+        return max_over_points(tokens[0].tokens)
 
 
 def pointnet(*, class_token: bool = False) -> PointNetEncoder:

@@ -3,6 +3,7 @@
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.chamfer import chamfer_distance
 from pointloom.ops.neighbors import gather_points, group_points, interpolate_features, knn
+from pointloom.ops.pooling import max_over_points
 from pointloom.ops.sampling import farthest_point_sampling, fps_order
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "group_points",
     "interpolate_features",
     "knn",
+    "max_over_points",
 ]
