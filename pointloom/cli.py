@@ -22,6 +22,10 @@ EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 KEPT = "what was finished is kept; the same command continues from there"
 PROFILES = ("smoke", "demo", "paper")
+PROFILE_HELP = (
+    "Set of parameters: smoke = a minute, to see that everything works; demo = real training in minutes on two CPU "
+    "cores; paper = the published values of Point-MAE, for a GPU."
+)
 
 
 class SectionedGroup(click.Group):
@@ -62,7 +66,7 @@ class StageCommand(click.Command):
 
 @click.group(
     cls=SectionedGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 116},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start here:  pointloom init my3d --data path/to/meshes && cd my3d && pointloom run",
 )
 @click.version_option(__version__, prog_name="pointloom")
@@ -119,7 +123,7 @@ for _name, _function in STAGES.items():
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--profile", type=click.Choice(PROFILES), default="demo", show_default=True, help="Set of parameters.")
+@click.option("--profile", type=click.Choice(PROFILES), default="demo", show_default=True, help=PROFILE_HELP)
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of meshes or clouds; without it, generated shapes."
 )
@@ -127,12 +131,7 @@ for _name, _function in STAGES.items():
 @click.option("--test-list", type=click.Path(path_type=Path), help="File of relative paths: the test split.")
 @click.option("--up", type=click.Choice(["x", "y", "z"]), help="Up axis of the files; default by file type.")
 def init(**choices: Any) -> None:
-    r"""Make a workspace in FOLDER: params.yaml, dvc.yaml, and a place for the results.
-
-    \b
-    smoke  a minute, to see that everything works
-    demo   minutes on two CPU cores, real training
-    paper  the published values of Point-MAE; for a GPU
+    """Make a workspace in FOLDER: all parameters, the graph of stages, a place for the results.
 
     A second time with the same choices changes nothing.
     """
@@ -146,7 +145,7 @@ def init(**choices: Any) -> None:
 @cli.command()
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
 def run(workspace: Path) -> None:
-    """Run all stages that are not up to date and print where the report is.
+    """Run all stages that are not up to date; print where the report is.
 
     Checks every parameter first. Only one run at a time in a workspace; Ctrl-C stops at a point that the next
     run continues from. Other values for one run: dvc exp run -S pretrain.mae.epochs=20.
@@ -160,7 +159,7 @@ def run(workspace: Path) -> None:
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port; default: the first free one from 5000.")
 def ui(workspace: Path, port: int | None) -> None:
-    """Serve the MLflow user interface of a workspace on this machine and print its address."""
+    """Serve MLflow's user interface of a workspace and print its address."""
     from pointloom.ui import serve
 
     serve(workspace, port=port, announce=click.echo)
@@ -169,7 +168,7 @@ def ui(workspace: Path, port: int | None) -> None:
 @cli.command()
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
 def doctor(workspace: Path) -> None:
-    """Look at this machine: versions, extras, GPU, tracking server, disk, memory settings, git and dvc."""
+    """Look at this machine: what is installed, usable, missing, and how to get it."""
     from pointloom.doctor import examine
 
     failed = False
@@ -188,7 +187,7 @@ def doctor(workspace: Path) -> None:
 )
 @click.option("--up", type=click.Choice(["x", "y", "z"]), help="Up axis of the files; default by file type.")
 def encode(files: tuple[Path, ...], encoder: str, output: Path, up: str | None) -> None:
-    """Compute the features of meshes or point clouds and write them as one row per file.
+    """Compute features of meshes or point clouds: one row per file.
 
     The npz file holds `path` (F,) and `feature` (F, D).
     """
