@@ -4,6 +4,7 @@ One append-only file; a record is a header, a description and the arrays. A reco
 disk is found by its length and checksum when the file is opened again, and cut away.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -41,7 +42,7 @@ class Journal:
         """
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = open(path, "a+b", buffering=0)
+        self._file: BinaryIO = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -91,7 +92,8 @@ class Journal:
             while view:
                 view = view[self._file.write(view) :]
         except OSError:
-            self._file.truncate(self._end)
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
             raise
         self._where[key] = self._end
         self._end += len(data)

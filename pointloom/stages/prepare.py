@@ -1,0 +1,268 @@
+"""prepare: files or generated objects in, the prepared store out.
+
+Finished objects are kept in the state folder until the store is complete, so that an interrupted run goes on where it
+stopped; what cannot be used is listed in ``failures.jsonl`` and does not stop the rest.
+"""
+
+import errno
+import logging
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from pointloom.errors import DataError
+from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
+from pointloom.stages.params import StageParams
+
+if TYPE_CHECKING:
+    from pointloom.data.intake import Intake
+    from pointloom.data.journal import Journal
+    from pointloom.data.records import Failure, ObjectPoints, ObjectRecord, StoreInfo
+    from pointloom.data.sources import Listing, SourceObject
+
+logger = logging.getLogger(__name__)
+
+
+class PrepareParams(StageParams):
+    """What to prepare and how.
+
+    Attributes:
+        source: ``folder`` reads the files of the source folder, ``synthetic`` generates labelled objects.
+        num_objects: How many labelled objects ``synthetic`` generates; without meaning for ``folder``.
+        unlabelled_synthetic: How many further objects are generated for pre-training only; they never have a label.
+        num_points: Points per object in the store, in farthest-point order.
+        seed: Of sampling, splits and generated objects.
+        test_fraction: Part of the groups of each category that goes to test, where no list or column says so.
+        up: Up axis of all files; ``auto`` goes by format (glTF and OBJ y, DAE as declared, others z).
+        train_list: Text file of relative paths; relative to the source folder or absolute.
+        test_list: The same for the test split; files in neither list are left out.
+        max_failure_ratio: The stage fails when more than this part of the inputs is quarantined.
+        max_file_mb: Larger files are quarantined.
+        timeout_s: Wall-clock limit per object.
+        max_memory_gb: Memory limit of a worker process.
+        num_workers: Worker processes; 0 means one per core.
+    """
+
+    source: Literal["folder", "synthetic"]
+    num_objects: int = Field(ge=0)
+    unlabelled_synthetic: int = Field(ge=0)
+    num_points: int = Field(ge=16, le=1_000_000)
+    seed: int = Field(ge=0)
+    test_fraction: float = Field(ge=0, lt=1)
+    up: Literal["auto", "x", "y", "z"]
+    train_list: str | None = None
+    test_list: str | None = None
+    max_failure_ratio: float = Field(ge=0, le=1)
+    max_file_mb: float = Field(default=500, gt=0)
+    timeout_s: float = Field(default=120, gt=0)
+    max_memory_gb: float = Field(default=4, gt=0)
+    num_workers: int = Field(default=0, ge=0)
+
+
+_NOT_IN_DIGEST = {
+    *("train_list", "test_list"),  # the splits themselves are in the digest, wherever the lists lie
+    *("max_failure_ratio", "max_file_mb", "timeout_s", "max_memory_gb", "num_workers"),
+}
+
+
+def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metrics: MetricsOut, state: StateDir) -> None:
+    """Turn a folder of meshes and point clouds, or generated objects, into a prepared store.
+
+    Raises:
+        DataError: There is nothing to prepare, too much of it failed, or the disk is full.
+        WorkspaceError: Another run is preparing into the same state folder.
+    """
+    from pointloom.stages.runs import stage_run
+
+    with stage_run("prepare", params=params, inputs={"source": source}, metrics=metrics, state=state) as run:
+        info = prepare_store(params, source=source, dataset=dataset, state=state)
+        run.set_tags({"data.digest": info.digest})
+        numbers = {name: float(count) for name, count in info.counts.items()}
+        run.summary(numbers | {"classes": float(len(info.classes)), "quarantined": float(info.quarantined)})
+        run.log_artifact(dataset / "dataset.json")
+        run.log_artifact(dataset / "failures.jsonl")
+
+
+def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: Path) -> "StoreInfo":
+    """Prepare without measuring or tracking.
+
+    Raises:
+        DataError: There is nothing to prepare, too much of it failed, or the disk is full.
+        WorkspaceError: Another run is preparing into the same state folder.
+    """
+    from pointloom.data.intake import Intake
+    from pointloom.data.journal import Journal
+    from pointloom.data.shards import write_store
+
+    listing = list_objects(params, source)
+    intake = Intake(
+        folder=source, num_points=params.num_points, seed=params.seed, up=params.up, max_file_mb=params.max_file_mb
+    )
+    work = state / "prepare"
+    _check_disk(work, dataset, num_objects=len(listing.objects), num_points=params.num_points)
+    try:
+        with Journal(work / "objects.journal") as journal:
+            failures = listing.failures + _work_off(params, listing, intake, journal)
+            _check_failures(params, listing, failures, dataset)
+            settings = params.model_dump(exclude=_NOT_IN_DIGEST)
+            info = write_store(
+                dataset,
+                _finished(listing, intake, journal),
+                num_points=params.num_points,
+                source=params.source,
+                settings=settings,
+                failures=failures,
+                parts=_part_names(listing),
+                notes=listing.notes,
+            )
+    except OSError as error:
+        raise _explain_full_disk(error, work) from error
+    shutil.rmtree(work, ignore_errors=True)
+    logger.info("prepared %d objects of %d classes in %s", info.counts["objects"], len(info.classes), dataset)
+    return info
+
+
+def list_objects(params: PrepareParams, source: Path) -> "Listing":
+    """List what is to be prepared.
+
+    Raises:
+        DataError: There is nothing to prepare, or labels and lists are wrong.
+    """
+    from pointloom.data.folder import list_folder
+    from pointloom.data.sources import Listing, list_synthetic, split_notes
+
+    if params.source == "folder":
+        listing = list_folder(
+            source,
+            test_fraction=params.test_fraction,
+            seed=params.seed,
+            train_list=params.train_list,
+            test_list=params.test_list,
+        )
+        num = 0
+    else:
+        listing = Listing([], [], [])
+        num = params.num_objects
+    extra = list_synthetic(
+        num, seed=params.seed, unlabelled=params.unlabelled_synthetic, test_fraction=params.test_fraction
+    )
+    if not listing.objects and not extra:
+        raise DataError("there is nothing to prepare: num_objects and unlabelled_synthetic are 0")
+    notes = list(listing.notes)
+    if params.source == "synthetic":
+        notes.append("The objects are generated by pointloom, they are not real data.")
+        notes += split_notes(extra)
+    if params.unlabelled_synthetic:
+        notes.append(f"{params.unlabelled_synthetic} generated objects without labels are for pre-training only.")
+    for note in notes:
+        logger.info(note)
+    return Listing(listing.objects + extra, listing.failures, notes)
+
+
+def _work_off(params: PrepareParams, listing: "Listing", intake: "Intake", journal: "Journal") -> "list[Failure]":
+    """Prepare every object that the journal does not have yet."""
+    from tqdm import tqdm
+
+    from pointloom.data.intake import warm_up
+    from pointloom.data.records import Failure
+    from pointloom.data.workers import map_in_workers
+
+    todo = [o for o in listing.objects if intake.key(o) not in journal]
+    done = len(listing.objects) - len(todo)
+    if done:
+        logger.info("going on where the last run stopped: %d of %d objects are done", done, len(listing.objects))
+    failures = []
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(total=len(listing.objects), initial=done, desc="prepare", unit="object", mininterval=interval) as bar:
+        outcomes = map_in_workers(
+            intake,
+            todo,
+            num_workers=params.num_workers,
+            timeout_s=params.timeout_s,
+            max_memory_gb=params.max_memory_gb,
+            warm_up=warm_up,
+        )
+        for outcome in outcomes:
+            if outcome.failure is not None:
+                failures.append(Failure(outcome.item.path, *outcome.failure))
+            elif outcome.result is not None:
+                journal.append(intake.key(outcome.item), *outcome.result)
+            bar.update()
+            if failures:
+                bar.set_postfix(quarantined=len(failures), refresh=False)
+    return sorted(failures, key=lambda failure: failure.path)
+
+
+def _finished(
+    listing: "Listing", intake: "Intake", journal: "Journal"
+) -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":
+    """Yield the finished objects in the order of the listing, with its categories and splits.
+
+    Those may have changed since an object was put into the journal; its points have not.
+    """
+    for o in listing.objects:
+        key = intake.key(o)
+        if key in journal:
+            record, points = journal.read(key)
+            name = record.name if o.synthetic_index is not None else o.name
+            yield replace(record, name=name, category=o.category, group=o.group, split=o.split), points
+
+
+def _part_names(listing: "Listing") -> dict[str, list[str]]:
+    from pointloom.data.synthetic import generate_object
+
+    first: dict[str, SourceObject] = {}
+    for o in listing.objects:
+        if o.synthetic_index is not None and o.category is not None:
+            first.setdefault(o.category, o)
+    return {c: list(generate_object(o.synthetic_index or 0, seed=0, category=c).part_names) for c, o in first.items()}
+
+
+def _check_failures(params: PrepareParams, listing: "Listing", failures: "list[Failure]", dataset: Path) -> None:
+    """Stop when too much was quarantined; files of unsupported formats do not count, they often lie beside others."""
+    from pointloom.data.shards import write_failures
+
+    reasons = Counter(f.reason for f in failures if f.reason != "unsupported")
+    for failure in failures[:5]:
+        logger.warning("left out: %s (%s: %s)", failure.path, failure.reason, failure.detail)
+    if len(failures) > 5:
+        logger.warning("left out: %d more, see failures.jsonl in %s", len(failures) - 5, dataset)
+    num, total = reasons.total(), len(listing.objects)
+    if num == total or num > params.max_failure_ratio * total:
+        path = write_failures(dataset, failures)
+        summary = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"{num} of {total} inputs cannot be used ({summary}), more than max_failure_ratio "
+            f"{params.max_failure_ratio:g} allows; {path} says why for each. Repair or remove them, or raise "
+            "prepare.max_failure_ratio, and run again: what is finished is kept"
+        )
+
+
+def _check_disk(work: Path, dataset: Path, *, num_objects: int, num_points: int) -> None:
+    """Compare the free space with what the finished objects and the store will take together."""
+    from pointloom.data.shards import BYTES_PER_POINT
+
+    needed = 2 * num_objects * num_points * BYTES_PER_POINT
+    for folder in (work, dataset.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(work).free
+    kept = sum(path.stat().st_size for path in work.glob("*.journal"))
+    if free + kept < needed:
+        raise DataError(
+            f"{work}: {num_objects} objects need about {needed / 1e9:.1f} GB while they are prepared (half of it "
+            f"afterwards), {free / 1e9:.1f} GB are free; free some space or lower prepare.num_points"
+        )
+
+
+def _explain_full_disk(error: OSError, work: Path) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "errno = 28" in str(error):
+        return DataError(
+            f"{work}: the disk is full ({error}); free some space and run again: what is finished is kept there"
+        )
+    return error
