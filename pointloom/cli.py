@@ -56,12 +56,13 @@ class StageCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of parameters."""
         super().format_epilog(ctx, formatter)
-        rows = []
-        for item in describe_params(self.signature.params):
-            text = "; ".join(part for part in (item.type, item.limits) if part)
-            rows.append((item.name, f"{item.doc} [{text}]".strip()))
-        with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml)"):
-            formatter.write_dl(rows, col_max=34)
+        for model in self.signature.params:
+            rows = []
+            for item in describe_params(model):
+                text = "; ".join(part for part in (item.type, item.limits) if part)
+                rows.append((item.name, f"{item.doc} [{text}]".strip()))
+            with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml)"):
+                formatter.write_dl(rows, col_max=34)
 
 
 @click.group(

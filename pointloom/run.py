@@ -74,7 +74,7 @@ def check_params(folder: Path) -> dict[str, Any]:
         if section not in STAGES:
             raise ParamsError(f"{file}: unknown section {section!r}{did_you_mean(section, list(STAGES))}")
     for stage, function in STAGES.items():
-        model = read_signature(stage, function).params
+        models = read_signature(stage, function).params
         if stage not in params:
             raise ParamsError(f"{file}: section {stage!r} is missing")
         entries = {stage: params[stage]}
@@ -83,7 +83,7 @@ def check_params(folder: Path) -> dict[str, Any]:
                 raise ParamsError(f"{file}, section {stage!r}: expected one entry per {stage}, got {params[stage]!r}")
             entries = {f"{stage}.{name}": values for name, values in params[stage].items()}
         for section, values in entries.items():
-            validate(model, values, where=f"{file}, section {section!r}")
+            validate(models, values, where=f"{file}, section {section!r}")
             encoder = values.get("encoder") if stage in {"finetune", "probe"} else None
             if encoder and encoder not in params["pretrain"]:
                 known = list(params["pretrain"])

@@ -1,6 +1,8 @@
 """Base of all stage parameters and the blocks that several stages share."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class StageParams(BaseModel):
@@ -13,20 +15,33 @@ class StageParams(BaseModel):
 
 
 class OptimParams(StageParams):
-    """AdamW with linear warm-up and a cosine to ``min_lr``.
+    """AdamW with linear warm-up and a cosine down to ``min_lr``."""
 
-    Attributes:
-        lr: Peak learning rate.
-        min_lr: Learning rate at the end (and at the start of the warm-up).
-        weight_decay: Decoupled weight decay of the decayed parameter group.
-        warmup_epochs: Length of the linear warm-up.
-        clip_norm: Gradient L2 norm limit; 0 switches clipping off.
-        schedule: ``step`` sets the rate every step; ``epoch`` repeats the official per-epoch schedule with its lag.
-    """
+    lr: float = Field(gt=0, description="peak learning rate")
+    min_lr: float = Field(ge=0, description="learning rate at the start of the warm-up and at the end")
+    weight_decay: float = Field(ge=0, description="decoupled weight decay of weight matrices")
+    warmup_epochs: float = Field(ge=0, description="length of the linear warm-up")
+    clip_norm: float = Field(ge=0, description="limit of the gradient's L2 norm, 0 = off")
+    schedule: Literal["step", "epoch"] = Field(
+        description="step: rate set every step; epoch: the official code's schedule, one epoch late"
+    )
+    precision: Literal["bf16", "fp32"] = Field(description="bf16: matrix products in bfloat16")
 
-    lr: float = Field(gt=0)
-    min_lr: float = Field(ge=0)
-    weight_decay: float = Field(ge=0)
-    warmup_epochs: float = Field(ge=0)
-    clip_norm: float = Field(ge=0)
-    schedule: str = Field(pattern="^(step|epoch)$")
+
+class SamplingParams(StageParams):
+    """Which points the network sees and how clouds are changed while training."""
+
+    num_points: int = Field(ge=16, description="points per cloud")
+    pool: int = Field(ge=16, description="stored points (farthest-point prefix) the random subset is drawn from")
+    scale_min: float = Field(gt=0, description="smallest per-axis factor")
+    scale_max: float = Field(gt=0, description="largest per-axis factor")
+    shift: float = Field(ge=0, description="largest per-axis offset, in radii")
+    rotate_degrees: float = Field(ge=0, le=180, description="largest turn about the up axis, 0 = off")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SamplingParams":
+        if self.num_points > self.pool:
+            raise ValueError(f"num_points {self.num_points} must not exceed pool {self.pool}")
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} must not exceed scale_max {self.scale_max}")
+        return self

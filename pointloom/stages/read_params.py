@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,14 +12,14 @@ from pointloom.errors import ParamsError
 from pointloom.stages.params import StageParams
 from pointloom.stages.signature import nested_model
 
-Params = TypeVar("Params", bound=StageParams)
+Models = tuple[type[StageParams], ...]
 
 
-def read_params(model: type[Params], source: str) -> Params:
+def read_params(models: Models, source: str) -> StageParams:
     """Read and validate parameters.
 
     Args:
-        model: What the section must be.
+        models: What the section may be; ``method`` chooses among several.
         source: ``FILE:SECTION`` with a dotted section, or a JSON object.
 
     Raises:
@@ -27,13 +27,13 @@ def read_params(model: type[Params], source: str) -> Params:
     """
     if source.lstrip().startswith("{"):
         try:
-            return validate(model, json.loads(source), where="--params")
+            return validate(models, json.loads(source), where="--params")
         except json.JSONDecodeError as error:
             raise ParamsError(f"--params: not a JSON object: {error}") from error
     file, _, section = source.rpartition(":")
     if not file:
         file, section = source, ""
-    return validate(model, select_section(read_yaml(Path(file)), section, file), where=f"{file}, section {section!r}")
+    return validate(models, select_section(read_yaml(Path(file)), section, file), where=f"{file}, section {section!r}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def select_section(content: dict[str, Any], section: str, file: str | Path) -> A
     return part
 
 
-def validate(model: type[Params], values: Any, *, where: str) -> Params:
+def validate(models: Models, values: Any, *, where: str) -> StageParams:
     """Validate a section; every problem is one line with the key, what is wrong, and the likely meant name.
 
     Raises:
@@ -83,12 +83,27 @@ def validate(model: type[Params], values: Any, *, where: str) -> Params:
     """
     if not isinstance(values, dict):
         raise ParamsError(f"{where}: expected a mapping of parameters, got {values!r}")
+    model = _choose(models, values, where=where)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         lines = [_explain(model, dict(problem)) for problem in error.errors(include_url=False)]
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise ParamsError(f"{where}: {count}\n" + "\n".join(f"  {line}" for line in lines)) from error
+
+
+def _choose(models: Models, values: dict[str, Any], *, where: str) -> type[StageParams]:
+    """Return the model of the ``method`` that the values name."""
+    if len(models) == 1:
+        return models[0]
+    by_method = {name: model for model in models for name in get_args(model.model_fields["method"].annotation)}
+    method = values.get("method")
+    if method not in by_method:
+        raise ParamsError(
+            f"{where}: method: expected one of {', '.join(by_method)}, got {method!r}"
+            f"{did_you_mean(str(method), list(by_method))}"
+        )
+    return by_method[method]
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:

@@ -26,13 +26,13 @@ class StageSignature:
     Attributes:
         name: Sub-command, DVC stage and section of ``params.yaml``.
         function: The stage.
-        params: Its parameter model.
+        params: Its parameter models; several where ``method`` chooses one (a discriminated union).
         artifacts: Its paths by argument name, in order.
     """
 
     name: str
     function: Callable[..., None]
-    params: type[StageParams]
+    params: tuple[type[StageParams], ...]
     artifacts: Mapping[str, Artifact]
 
     @property
@@ -49,7 +49,7 @@ class ParamDoc:
         name: Dotted name inside the section.
         type: Its type in short.
         limits: Its range, empty when there is none.
-        doc: Its line of the model's docstring.
+        doc: Its description, or its line of the model's docstring.
     """
 
     name: str
@@ -66,7 +66,8 @@ def read_signature(name: str, function: Callable[..., None]) -> StageSignature:
     """
     hints = get_type_hints(function, include_extras=True)
     first, *others = inspect.signature(function).parameters
-    if not (inspect.isclass(hints[first]) and issubclass(hints[first], StageParams)):
+    models = _variants(hints[first])
+    if not all(inspect.isclass(model) and issubclass(model, StageParams) for model in models):
         raise TypeError(f"stage {name}: the first argument must be a StageParams, got {hints[first]}")
     artifacts: dict[str, Artifact] = {}
     for argument in others:
@@ -74,7 +75,13 @@ def read_signature(name: str, function: Callable[..., None]) -> StageSignature:
         if get_origin(hints[argument]) is not Annotated or len(found) != 1:
             raise TypeError(f"stage {name}: argument {argument} must be annotated with one Artifact")
         artifacts[argument] = found[0]
-    return StageSignature(name=name, function=function, params=hints[first], artifacts=artifacts)
+    return StageSignature(name=name, function=function, params=models, artifacts=artifacts)
+
+
+def _variants(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
 
 
 def describe_params(model: type[BaseModel], prefix: str = "") -> list[ParamDoc]:
@@ -86,7 +93,7 @@ def describe_params(model: type[BaseModel], prefix: str = "") -> list[ParamDoc]:
         if nested is not None:
             found.extend(describe_params(nested, f"{prefix}{name}."))
             continue
-        found.append(ParamDoc(f"{prefix}{name}", _type_text(field.annotation), _limits(field), docs.get(name, "")))
+        found.append(ParamDoc(f"{prefix}{name}", _type_text(field.annotation), _limits(field), field.description or docs.get(name, "")))
     return found
 
 
