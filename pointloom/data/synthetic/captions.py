@@ -37,13 +37,14 @@ def captions(plan: Blueprint, draw: Draw) -> tuple[str, ...]:
 
 def _fill(template: str, plan: Blueprint, draw: Draw) -> str:
     features = draw.shuffled(plan.features)
+    looks = [look for look in plan.looks if look not in plan.name.split()]
     words = {
         "name": plan.name,
         "hypernym": plan.hypernym,
         "color": plan.finish.color,
         "material": plan.finish.adjective,
         "noun": plan.finish.material,
-        "look": draw.choose(plan.looks) if plan.looks else "simple",
+        "look": draw.choose(looks) if looks else "simple",
         "with_feature": f" with {features[0]}" if features else "",
         "with_features": " with " + " and ".join(features[:2]) if features else "",
         "and_has": f" and has {features[0]}" if features else "",

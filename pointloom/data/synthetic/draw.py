@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from pointloom.data.synthetic.primitives import Number
+
 T = TypeVar("T")
 Color = tuple[int, int, int]
 
@@ -83,7 +85,7 @@ class Draw:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
 
-    def between(self, low: float, high: float) -> float:
+    def between(self, low: Number, high: Number) -> float:
         """Return a uniform number in [low, high)."""
         return low + (high - low) * float(self._rng.random())
 
@@ -95,7 +97,7 @@ class Draw:
         """Return True with the given probability."""
         return float(self._rng.random()) < probability
 
-    def choose(self, options: Sequence[T], *weights: float) -> T:
+    def choose(self, options: Sequence[T], *weights: Number) -> T:
         """Return one option, uniformly or with the given relative weights (one per option)."""
         if not weights:
             return options[int(float(self._rng.random()) * len(options))]

@@ -24,6 +24,8 @@ from pointloom.data.synthetic.primitives import (
     tube,
 )
 
+_GREENS: tuple[Color, ...] = ((58, 120, 52), (84, 140, 60), (40, 92, 56), (120, 150, 70))
+
 
 def lamp(draw: Draw) -> Blueprint:
     """Build a lamp: table, floor, reading, arc or hanging lamp with one of five shades."""
@@ -33,6 +35,7 @@ def lamp(draw: Draw) -> Blueprint:
     kind = draw.choose(("table lamp", "floor lamp", "reading lamp", "arc lamp", "hanging lamp"), 4, 3, 2, 1, 1.5)
     size = draw.between(0.1, 0.22)
     tall = draw.between(1.2, 1.7) if kind in ("floor lamp", "arc lamp") else draw.between(0.25, 0.55)
+    size = min(size, 0.32 * tall) if kind == "reading lamp" else size
     style = draw.choose(("conical shade", "drum shade", "dome shade", "globe", "funnel shade"))
     shade = _shade(draw, style, size)
     glow = draw.shade((250, 236, 190), spread=0.04)
@@ -180,25 +183,35 @@ def _laptop(draw: Draw, body: Assembly, finish: Finish, dark: Color, height: flo
 def plant(draw: Draw) -> Blueprint:
     """Build a potted plant: bush, palm, cactus, sword-shaped leaves, small tree or succulent."""
     body = Assembly("pot", "stem", "leaf", "soil")
-    finish = draw.finish("ceramic", "ceramic", "plastic", "metal")
+    clay = draw.finish("ceramic", "ceramic", "plastic", "metal")
     kind = draw.choose(("bushy plant", "palm", "cactus", "snake plant", "small tree", "fern"))
     r, tall = draw.between(0.08, 0.16), draw.between(0.1, 0.26)
     base = draw.between(0.6, 1.0)
     sides = draw.choose((20, 20, 20, 4, 6))
     pot = shell([(base * r, 0.0), ((base + 1) / 2 * r, tall / 2), (r, tall)], wall=0.08 * r, sides=sides)
-    body.add("pot", finish, pot.turned("z", 180 / sides))
+    body.add("pot", clay, pot.turned("z", 180 / sides))
     body.add("soil", draw.shade((70, 48, 34)), cylinder(0.66 * (1 + base) / 2 * r, 0.02, sides=12).moved(z=0.85 * tall))
     _GROW[kind](draw, body, r, 0.85 * tall)
-    looks = ("tall" if kind in ("palm", "small tree") else "compact", "leafy" if kind != "cactus" else "prickly")
+    looks = ("tall" if kind in ("palm", "small tree") else "compact", "potted")
+    finish = Finish(
+        "spines" if kind == "cactus" else "leaves", "prickly" if kind == "cactus" else "leafy", "green", _GREENS[0]
+    )
     shape = {4: "a square pot", 6: "a six-sided pot"}.get(sides, "a round pot")
-    return Blueprint(kind if "plant" in kind else f"potted {kind}", "piece of greenery", body, finish, looks, (shape,))
+    return Blueprint(
+        kind if "plant" in kind else f"potted {kind}",
+        "piece of greenery",
+        body,
+        finish,
+        looks,
+        (shape, f"a {clay.color} {clay.material} pot"),
+    )
 
 
 def _green(draw: Draw) -> Color:
-    return draw.shade(draw.choose(((58, 120, 52), (84, 140, 60), (40, 92, 56), (120, 150, 70))))
+    return draw.shade(draw.choose(_GREENS))
 
 
-def _leaf(draw: Draw, start: Point, turn: float, length: float, width: float, droop: float) -> Solid:
+def _leaf(draw: Draw, start: Point, *, turn: float, length: float, width: float, droop: float) -> Solid:
     """Return a pointed leaf that grows from start towards ``turn`` degrees and bends down by ``droop``."""
     t = np.linspace(0, 1, 6)
     half = width * np.sin(np.pi * (0.12 + 0.84 * t)) / 2
@@ -211,14 +224,8 @@ def _leaf(draw: Draw, start: Point, turn: float, length: float, width: float, dr
 def _bush(draw: Draw, body: Assembly, r: float, z: float) -> None:
     for _ in range(draw.whole(10, 20)):
         length = draw.between(1.2, 2.4) * r
-        leaf = _leaf(
-            draw,
-            (0, 0, z + draw.between(0, 1.5) * r),
-            draw.between(0, 360),
-            length,
-            0.4 * length,
-            draw.between(0.2, 1.1),
-        )
+        start, turn, droop = (0, 0, z + draw.between(0, 1.5) * r), draw.between(0, 360), draw.between(0.2, 1.1)
+        leaf = _leaf(draw, start, turn=turn, length=length, width=0.4 * length, droop=droop)
         body.add("leaf", _green(draw), leaf)
     body.add("stem", _green(draw), rod((0, 0, z), (0, 0, z + 1.6 * r), 0.07 * r))
 
@@ -229,7 +236,11 @@ def _palm(draw: Draw, body: Assembly, r: float, z: float) -> None:
     num = draw.whole(6, 11)
     for i in range(num):
         length = draw.between(2.0, 3.4) * r
-        body.add("leaf", _green(draw), _leaf(draw, top, 360 * i / num, length, 0.22 * length, draw.between(0.8, 1.5)))
+        body.add(
+            "leaf",
+            _green(draw),
+            _leaf(draw, top, turn=360 * i / num, length=length, width=0.22 * length, droop=draw.between(0.8, 1.5)),
+        )
 
 
 def _cactus(draw: Draw, body: Assembly, r: float, z: float) -> None:
@@ -272,7 +283,9 @@ def _fern(draw: Draw, body: Assembly, r: float, z: float) -> None:
     for i in range(num):
         length = draw.between(1.5, 3.0) * r
         body.add(
-            "leaf", _green(draw), _leaf(draw, (0, 0, z), 360 * i / num, length, 0.2 * length, draw.between(0.5, 1.4))
+            "leaf",
+            _green(draw),
+            _leaf(draw, (0, 0, z), turn=360 * i / num, length=length, width=0.2 * length, droop=draw.between(0.5, 1.4)),
         )
 
 

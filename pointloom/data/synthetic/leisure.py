@@ -9,7 +9,7 @@ import numpy as np
 from pointloom.data.synthetic import supports
 from pointloom.data.synthetic.blueprint import Assembly, Blueprint
 from pointloom.data.synthetic.draw import Draw, Finish
-from pointloom.data.synthetic.primitives import Array, Solid, box, cylinder, extrude, lathe, rod, sheet, shell
+from pointloom.data.synthetic.primitives import Array, box, cylinder, extrude, lathe, rod, sheet, shell
 
 
 def guitar(draw: Draw) -> Blueprint:

@@ -31,7 +31,7 @@ def bench(draw: Draw) -> Blueprint:
         body.add("seat", frame, box(width, depth, thin, center=(0, 0, height)))
         features.append("a plank seat")
     base = draw.choose(("four legs", "solid sides", "trestle legs", "a sled base"), 4, 2, 1.5, 1)
-    body.add("base", frame, *_low_base(draw, base, width, depth, height - thin / 2, thick))
+    body.add("base", frame, *_low_base(draw, base, width=width, depth=depth, height=height - thin / 2, thick=thick))
     features.append(base)
     has_back = draw.chance(0.5)
     if has_back:
@@ -48,7 +48,7 @@ def bench(draw: Draw) -> Blueprint:
     return Blueprint(name, "seat for several people", body, frame, looks, tuple(features))
 
 
-def _low_base(draw: Draw, base: str, width: float, depth: float, height: float, thick: float) -> list[Solid]:
+def _low_base(draw: Draw, base: str, *, width: float, depth: float, height: float, thick: float) -> list[Solid]:
     if base == "solid sides":
         return supports.slab_ends(draw.between(0.75, 1.0) * width, depth, height, thickness=1.5 * thick)
     if base == "trestle legs":
@@ -104,7 +104,7 @@ def sofa(draw: Draw) -> Blueprint:
     features.append(backs)
     arms = draw.choose(("block arms", "rolled arms", "no arms"), 5, 3, 2)
     for s in (-1, 1) if arms != "no arms" else ():
-        _sofa_arm(draw, body, soft, arms, (s * width / 2, depth, leg, seat))
+        _sofa_arm(body, soft, arms, (s * width / 2, depth, leg, seat))
     features.append(arms)
     if seats > 1 and draw.chance(0.2):
         side, length = draw.choose((-1, 1)), draw.between(0.4, 0.8)
@@ -116,7 +116,7 @@ def sofa(draw: Draw) -> Blueprint:
     return Blueprint(name, "upholstered seat", body, soft, looks, tuple(features))
 
 
-def _sofa_arm(draw: Draw, body: Assembly, soft: Finish, style: str, place: tuple[float, float, float, float]) -> None:
+def _sofa_arm(body: Assembly, soft: Finish, style: str, place: tuple[float, float, float, float]) -> None:
     x, depth, leg, seat = place
     side, rise, thick = (1 if x > 0 else -1), 0.16, 0.14
     tall = seat - leg + rise

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Point = tuple[float, float, float]
+Number = int | float  # the run-time checks of the tests do not take an int for a float
+Point = tuple[Number, Number, Number]
+Profile = Sequence[tuple[Number, Number]]
 Axis = Literal["x", "y", "z"]
 
 _PLANE_OF_AXIS: dict[Axis, tuple[int, int]] = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}
@@ -28,11 +30,11 @@ class Solid:
     vertices: Array
     faces: NDArray[np.int32]
 
-    def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Solid:
+    def moved(self, x: Number = 0.0, y: Number = 0.0, z: Number = 0.0) -> Solid:
         """Return the solid shifted by (x, y, z) metres."""
         return Solid(self.vertices + np.array([x, y, z]), self.faces)
 
-    def turned(self, axis: Axis, degrees: float) -> Solid:
+    def turned(self, axis: Axis, degrees: Number) -> Solid:
         """Return the solid turned about a coordinate axis through the origin (right-hand rule)."""
         u, v = _PLANE_OF_AXIS[axis]
         angle = np.deg2rad(degrees)
@@ -42,14 +44,14 @@ class Solid:
         vertices[:, v] = sin * self.vertices[:, u] + cos * self.vertices[:, v]
         return Solid(vertices, self.faces)
 
-    def scaled(self, x: float = 1.0, y: float = 1.0, z: float = 1.0) -> Solid:
+    def scaled(self, x: Number = 1.0, y: Number = 1.0, z: Number = 1.0) -> Solid:
         """Return the solid stretched by positive factors about the origin."""
         return Solid(self.vertices * np.array([x, y, z]), self.faces)
 
 
 @lru_cache(maxsize=512)
 def _loft_faces(num_rings: int, sides: int, closed: bool) -> NDArray[np.int32]:
-    """Triangles of a loft; with ``closed`` the last ring joins the first, otherwise two centre vertices cap the ends."""
+    """Return a loft's triangles; ``closed`` joins the last ring to the first, else two centre vertices cap the ends."""
     last = num_rings if closed else num_rings - 1
     ring = np.arange(last)[:, None] * sides
     above = (np.arange(1, last + 1) % num_rings)[:, None] * sides
@@ -67,8 +69,8 @@ def _loft_faces(num_rings: int, sides: int, closed: bool) -> NDArray[np.int32]:
 
 
 @lru_cache(maxsize=64)
-def _unit_circle(sides: int, phase: float = 0.0) -> Array:
-    """Return (sides, 2) points of the unit circle, counter-clockwise, starting at ``phase`` (a fraction of one side)."""
+def _unit_circle(sides: int, phase: Number = 0.0) -> Array:
+    """Return (sides, 2) points of the unit circle, counter-clockwise from ``phase`` (a fraction of one side)."""
     angle = (np.arange(sides) + phase) * (2 * np.pi / sides)
     result = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     result.setflags(write=False)
@@ -88,7 +90,7 @@ def loft(rings: Array, *, closed: bool = False) -> Solid:
     return Solid(vertices, _loft_faces(num_rings, sides, closed))
 
 
-def box(x: float, y: float, z: float, *, center: Point = (0.0, 0.0, 0.0), taper: float = 1.0) -> Solid:
+def box(x: Number, y: Number, z: Number, *, center: Point = (0.0, 0.0, 0.0), taper: Number = 1.0) -> Solid:
     """Return a box of the given size; ``taper`` scales its top face in x and y."""
     square = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * (x, y)
     rings = np.empty((2, 4, 3))
@@ -97,7 +99,7 @@ def box(x: float, y: float, z: float, *, center: Point = (0.0, 0.0, 0.0), taper:
     return loft(rings + np.array(center))
 
 
-def lathe(profile: Sequence[tuple[float, float]], *, sides: int = 20) -> Solid:
+def lathe(profile: Profile, *, sides: int = 20) -> Solid:
     """Revolve (radius, height) pairs about the z axis; flat caps close both ends.
 
     List the outside from bottom to top, and for a hollow vessel go on down the inside: the wall then has a thickness.
@@ -110,12 +112,12 @@ def lathe(profile: Sequence[tuple[float, float]], *, sides: int = 20) -> Solid:
     return loft(rings)
 
 
-def cylinder(radius: float, height: float, *, top_radius: float | None = None, sides: int = 16) -> Solid:
+def cylinder(radius: Number, height: Number, *, top_radius: Number | None = None, sides: int = 16) -> Solid:
     """Return an upright cylinder, or frustum, that stands on z = 0."""
     return lathe([(radius, 0.0), (radius if top_radius is None else top_radius, height)], sides=sides)
 
 
-def shell(profile: Sequence[tuple[float, float]], *, wall: float, sides: int = 20, open_bottom: bool = False) -> Solid:
+def shell(profile: Profile, *, wall: Number, sides: int = 20, open_bottom: bool = False) -> Solid:
     """Revolve (radius, height) pairs into a wall of that thickness, open at the top and, if asked, at the bottom."""
     outside = np.asarray(profile, dtype=np.float64)
     inside = outside[::-1] - [wall, 0.0]
@@ -129,7 +131,7 @@ def shell(profile: Sequence[tuple[float, float]], *, wall: float, sides: int = 2
     return loft(rings, closed=open_bottom)
 
 
-def ellipsoid(x: float, y: float, z: float, *, center: Point = (0.0, 0.0, 0.0), power: float = 2.0) -> Solid:
+def ellipsoid(x: Number, y: Number, z: Number, *, center: Point = (0.0, 0.0, 0.0), power: Number = 2.0) -> Solid:
     """Return a superellipsoid with semi-axes x, y, z: ``power`` 2 is an ellipsoid, 6 a cushion, 12 nearly a box."""
     exponent = 2.0 / power
     latitude = np.linspace(-0.46, 0.46, 9) * np.pi
@@ -141,12 +143,12 @@ def ellipsoid(x: float, y: float, z: float, *, center: Point = (0.0, 0.0, 0.0), 
     return loft(rings * (x, y, z) + np.array(center))
 
 
-def rod(start: Point, end: Point, radius: float, end_radius: float | None = None, *, sides: int = 8) -> Solid:
+def rod(start: Point, end: Point, radius: Number, end_radius: Number | None = None, *, sides: int = 8) -> Solid:
     """Return a straight bar between two points; ``sides`` 4 gives a square section whose half width is ``radius``."""
     return tube([start, end], [radius, radius if end_radius is None else end_radius], sides=sides)
 
 
-def tube(path: Sequence[Point] | Array, radius: float | Sequence[float] | Array, *, sides: int = 8) -> Solid:
+def tube(path: Sequence[Point] | Array, radius: Number | Sequence[Number] | Array, *, sides: int = 8) -> Solid:
     """Sweep a regular polygon along a polyline (R, 3); ``radius`` is one number or one per point."""
     points = np.asarray(path, dtype=np.float64)
     side, up = _frames(points)
@@ -157,7 +159,7 @@ def tube(path: Sequence[Point] | Array, radius: float | Sequence[float] | Array,
     return loft(points[:, None] + radii * offset)
 
 
-def ring(radius: float, thickness: float, *, sides: int = 24) -> Solid:
+def ring(radius: Number, thickness: Number, *, sides: int = 24) -> Solid:
     """Return a torus about the z axis with tube radius ``thickness``, centred at the origin."""
     section = _unit_circle(8) * thickness + (radius, 0.0)
     circle = _unit_circle(sides)
@@ -167,7 +169,7 @@ def ring(radius: float, thickness: float, *, sides: int = 24) -> Solid:
     return loft(rings, closed=True)
 
 
-def extrude(outline: Sequence[tuple[float, float]] | Array, depth: float) -> Solid:
+def extrude(outline: Profile | Array, depth: Number) -> Solid:
     """Raise a counter-clockwise outline (S, 2) in the xz plane to a slab of the given depth, centred on y = 0."""
     points = np.asarray(outline, dtype=np.float64)
     rings = np.empty((2, len(points), 3))
@@ -176,7 +178,7 @@ def extrude(outline: Sequence[tuple[float, float]] | Array, depth: float) -> Sol
     return loft(rings)
 
 
-def sheet(grid: Array, thickness: float) -> Solid:
+def sheet(grid: Array, thickness: Number) -> Solid:
     """Return a bent sheet: a grid of points (R, S, 3), thickened by half on either side along its normals."""
     across = np.gradient(grid, axis=1)
     along = np.gradient(grid, axis=0)
@@ -190,7 +192,8 @@ def arc(start: Point, middle: Point, end: Point, *, num: int = 7) -> Array:
     """Return (num, 3) points of the quadratic Bezier curve that leaves start towards middle and arrives at end."""
     t = np.linspace(0.0, 1.0, num)[:, None]
     a, b, c = np.array(start), np.array(middle), np.array(end)
-    return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    curve: Array = (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+    return curve
 
 
 def _frames(points: Array) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import numpy as np
 from pointloom.data.synthetic import supports
 from pointloom.data.synthetic.blueprint import Assembly, Blueprint
 from pointloom.data.synthetic.draw import Draw, Finish
-from pointloom.data.synthetic.primitives import Solid, arc, box, cylinder, ellipsoid, rod, sheet, tube
+from pointloom.data.synthetic.primitives import Number, Solid, arc, box, cylinder, ellipsoid, rod, sheet, tube
 
 _CHAIR_NAMES = {
     "four legs": "chair",
@@ -45,7 +45,7 @@ def chair(draw: Draw) -> Blueprint:
         body.add("cushion", soft, ellipsoid(0.46 * width, 0.46 * depth, thick, center=(0, 0, height + thick), power=5))
         features.append("a cushion")
     name = "high chair" if height > 0.58 and base == "four legs" else _CHAIR_NAMES[base]
-    looks = ("tall" if height + rise > 1.0 else "low" if height + rise < 0.75 else "medium-sized",)
+    looks: tuple[str, ...] = ("tall" if height + rise > 1.0 else "low" if height + rise < 0.75 else "medium-sized",)
     looks += ("wide" if width > 0.55 else "narrow" if width < 0.42 else "sturdy" if thin > 0.045 else "light",)
     main = soft if base == "a solid base" else frame
     return Blueprint(name, "seat for one person", body, main, looks, tuple(features))
@@ -88,7 +88,7 @@ def _back(
     width, depth, height, rise, lean = size
     y, thin, w = depth / 2 - 0.02, draw.between(0.012, 0.03), 0.46 * width
 
-    def at(x: float, z: float) -> tuple[float, float, float]:
+    def at(x: Number, z: Number) -> tuple[float, float, float]:
         return (x * w, y + lean * z, height + rise * z)
 
     style = draw.choose(("slatted", "ladder", "solid", "bent", "arched", "padded", "spindle"))
@@ -137,8 +137,8 @@ def stool(draw: Draw) -> Blueprint:
     body = Assembly("seat", "base", "foot rest", "back")
     frame = draw.finish("wood", "wood", "metal", "plastic")
     top = draw.choose((frame, draw.finish("leather", "fabric")))
-    radius, height = draw.between(0.15, 0.24), draw.choose((draw.between(0.25, 0.5), draw.between(0.6, 0.85)))
-    thin, thick = draw.between(0.025, 0.09), draw.between(0.014, 0.03)
+    radius, height = draw.between(0.14, 0.2), draw.choose((draw.between(0.3, 0.5), draw.between(0.6, 0.85)))
+    thin, thick = draw.between(0.03, 0.1), draw.between(0.014, 0.03)
     is_round = draw.chance(0.55)
     stretch = 1.0 if is_round else draw.between(1.0, 1.7)
     if is_round:
@@ -147,8 +147,8 @@ def stool(draw: Draw) -> Blueprint:
         )
     elif draw.chance(0.3):
         across, along = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1, 1, 3))
-        rise = draw.between(0.02, 0.07) * across**2
-        grid = np.stack([across * radius * stretch, along * radius, height - 0.5 * thin + rise], axis=-1)
+        curl = draw.between(0.02, 0.07) * across**2
+        grid = np.stack([across * radius * stretch, along * radius, height - 0.5 * thin + curl], axis=-1)
         body.add("seat", top, sheet(grid, thin))
     else:
         body.add("seat", top, box(2 * radius * stretch, 2 * radius, thin, center=(0, 0, height - thin / 2)))
@@ -165,14 +165,14 @@ def stool(draw: Draw) -> Blueprint:
             span = 2 * radius * stretch, 2 * radius
             body.add("foot rest", frame, *supports.stretchers(*span, low * height, thickness=0.8 * thick))
         features.append("a foot rest")
-    if draw.chance(0.3):
+    if draw.chance(0.35):
         rise = draw.between(0.1, 0.3)
         x, y = 0.75 * radius * stretch, 0.8 * radius
         posts = [rod((s * x, y, height - 0.01), (s * x, y + 0.02, height + rise), 0.6 * thick) for s in (-1, 1)]
         board = box(2.2 * x, 0.02, draw.between(0.4, 0.8) * rise, center=(0, y + 0.01, height + 0.8 * rise))
         body.add("back", frame, *posts, board)
         features.append("a low back")
-    name = "bar stool" if height > 0.58 else "footstool" if height < 0.32 else "stool"
+    name = "bar stool" if height > 0.58 else "footstool" if height < 0.36 else "stool"
     looks = ("tall" if height > 0.58 else "low", "round" if is_round else "rectangular" if stretch > 1.25 else "square")
     return Blueprint(name, "seat for one person", body, frame, looks, tuple(features))
 

@@ -43,7 +43,7 @@ def cabinet(draw: Draw) -> Blueprint:
     for i in range(columns):
         cell = ((i + 0.5) / columns - 0.5) * width, width / columns, depth, leg, height
         fill = fills.get(kind) if draw.chance(0.75) else None
-        fill = fill or draw.choose(("drawers", "doors", "open shelves"), 4, 5, 1)
+        fill = fill or draw.choose(("drawers", "doors", "open shelves"), 5, 5, 0.7)
         features.append(_fill_cell(draw, body, finish, cell, fill))
     looks = ("tall" if height > 1.25 else "low" if height < 0.8 else "medium-high", "wide" if width > 1.0 else "narrow")
     return Blueprint(kind, "piece of storage furniture", body, finish, looks, tuple(dict.fromkeys(features)))
@@ -110,10 +110,10 @@ def bookshelf(draw: Draw) -> Blueprint:
         if 0 < i < num and draw.chance(skip):
             continue
         body.add("shelf", finish, box(width, depth, thin, center=(0, 0, z)))
-    fill = draw.choose((0.0, draw.between(0.3, 0.9)))
+    fill = draw.choose((0.0, draw.between(0.3, 0.9)), 1, 2)
     if fill > 0 and _books(draw, body, levels, (width, depth, fill)):
         features.append("books")
-    if draw.chance(0.25) and kind not in ("open shelf", "ladder shelf"):
+    if draw.chance(0.2) and kind not in ("open shelf", "ladder shelf"):
         tall = levels[min(draw.whole(1, 2), num)]
         body.add("door", finish, box(0.97 * width, 0.015, tall, center=(0, -depth / 2, tall / 2)))
         features.append("closed lower doors")

@@ -7,14 +7,14 @@ import numpy as np
 from pointloom.data.synthetic import supports
 from pointloom.data.synthetic.blueprint import Assembly, Blueprint
 from pointloom.data.synthetic.draw import Draw, Finish
-from pointloom.data.synthetic.primitives import Solid, box, cylinder
+from pointloom.data.synthetic.primitives import Point, Solid, box, cylinder
 
 _KINDS = {
     "dining table": ((1.0, 2.2), (0.7, 1.1), (0.68, 0.8)),
     "coffee table": ((0.6, 1.3), (0.4, 0.9), (0.3, 0.5)),
-    "side table": ((0.3, 0.6), (0.3, 0.6), (0.4, 0.7)),
+    "side table": ((0.4, 0.7), (0.35, 0.6), (0.4, 0.62)),
     "console table": ((0.8, 1.5), (0.25, 0.45), (0.7, 0.9)),
-    "bistro table": ((0.55, 0.8), (0.55, 0.8), (0.7, 1.1)),
+    "bistro table": ((0.65, 0.9), (0.65, 0.9), (0.7, 1.05)),
 }
 
 
@@ -23,7 +23,7 @@ def table(draw: Draw) -> Blueprint:
     body = Assembly("top", "base", "apron", "shelf", "drawer")
     frame = draw.finish("wood", "wood", "metal", "plastic")
     top = draw.choose((frame, draw.finish("wood", "glass", "plastic")))
-    kind = draw.choose(list(_KINDS))
+    kind = draw.choose(list(_KINDS), 3, 3, 1.5, 2, 1.5)
     widths, depths, heights = _KINDS[kind]
     width, depth, height = draw.between(*widths), draw.between(*depths), draw.between(*heights)
     shape = draw.choose(("rectangular", "round", "oval"), 6, 3, 1)
@@ -76,7 +76,7 @@ def _table_base(draw: Draw, base: str, span: tuple[float, float], height: float,
     return supports.corner_legs(draw, width, depth, height, thickness=thick, splay=draw.choose((0.0, 0.0, 0.06)))
 
 
-def _drawers(draw: Draw, width: float, height: float, num: int, place: tuple[float, float, float]) -> list[Solid]:
+def _drawers(draw: Draw, width: float, height: float, num: int, place: Point) -> list[Solid]:
     """Return drawer fronts with knobs or bars, stacked upwards from ``place``, facing -y."""
     x, y, z = place
     each = height / num
@@ -99,7 +99,7 @@ def desk(draw: Draw) -> Blueprint:
     other = draw.choose((frame, draw.finish("wood", "metal")))
     width, depth, height = draw.between(0.9, 1.7), draw.between(0.45, 0.8), draw.between(0.68, 0.8)
     thin, thick = draw.between(0.02, 0.045), draw.between(0.02, 0.04)
-    kind = draw.choose(("writing desk", "desk", "pedestal desk", "corner desk", "standing desk"), 2, 4, 2, 1.5, 1)
+    kind = draw.choose(("writing desk", "desk", "pedestal desk", "corner desk", "standing desk"), 1.5, 4, 2.5, 1.5, 0.7)
     if kind == "standing desk":
         height = draw.between(0.85, 1.15)
     body.add("top", frame, box(width, depth, thin, center=(0, 0, height - thin / 2)))
@@ -110,7 +110,7 @@ def desk(draw: Draw) -> Blueprint:
         drop = draw.between(0.25, 0.9) * under
         body.add("back panel", frame, box(0.94 * width, 0.02, drop, center=(0, 0.42 * depth, under - drop / 2)))
         features.append("a back panel")
-    if draw.chance(0.35):
+    if draw.chance(0.45):
         _hutch(draw, body, frame, (width, depth, height))
         features.append("a hutch")
     looks = ("wide" if width > 1.3 else "compact", "tall" if height > 0.85 else "rectangular")

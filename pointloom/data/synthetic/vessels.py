@@ -6,12 +6,10 @@ import numpy as np
 
 from pointloom.data.synthetic.blueprint import Assembly, Blueprint
 from pointloom.data.synthetic.draw import Draw
-from pointloom.data.synthetic.primitives import Solid, arc, cylinder, ellipsoid, lathe, rod, shell, tube
-
-Profile = list[tuple[float, float]]
+from pointloom.data.synthetic.primitives import Profile, Solid, arc, cylinder, ellipsoid, lathe, rod, shell, tube
 
 
-def smooth(points: Profile, *, num: int = 14) -> Profile:
+def smooth(points: Profile, *, num: int = 14) -> list[tuple[float, float]]:
     """Return ``num`` points of a curve through (radius, height) points, rounded between them without overshoot."""
     radii, heights = np.array(points).T
     steps = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(radii), np.diff(heights)))])
@@ -29,10 +27,10 @@ def bottle(draw: Draw) -> Blueprint:
     body = Assembly("body", "cap", "label", "handle")
     kind = draw.choose(("wine bottle", "beer bottle", "water bottle", "flask", "jug", "medicine bottle", "decanter"))
     finish = draw.finish("glass", "glass", "plastic", "ceramic" if kind in ("jug", "decanter") else "metal")
-    r = draw.between(0.035, 0.06) * (1.4 if kind in ("jug", "medicine bottle", "decanter") else 1.0)
+    r = draw.between(0.032, 0.052) * (1.4 if kind in ("jug", "medicine bottle", "decanter") else 1.0)
     tall = draw.between(0.2, 0.34) * (0.6 if kind == "medicine bottle" else 1.0)
     necks = {"flask": (0.7, 0.95), "medicine bottle": (0.5, 0.85), "water bottle": (0.35, 0.9)}
-    neck = r * draw.between(*necks.get(kind, (0.25, 0.5)))
+    neck = r * draw.between(*necks.get(kind, (0.22, 0.42)))
     shoulder = tall * draw.between(0.4, 0.75)
     start = shoulder + tall * draw.between(0.03, 0.2)
     belly = draw.between(0.8, 1.1) if kind != "decanter" else draw.between(0.3, 0.6)
@@ -85,7 +83,7 @@ def vase(draw: Draw) -> Blueprint:
     }
     kind = draw.choose(list(shapes))
     tall = draw.between(0.2, 0.45)
-    wide = tall * draw.between(0.22, 0.55)
+    wide = tall * draw.between(0.2, 0.42)
     profile = [(wide * r * draw.between(0.85, 1.12), tall * z) for r, z in shapes[kind]]
     sides = draw.choose((20, 20, 20, 4, 6, 8))
     outline = smooth(profile) if draw.chance(0.8) else profile
