@@ -180,13 +180,20 @@ def _cloud(geometry: Any, transform: NDArray[np.float64]) -> Cloud:
     coord = np.asarray(geometry.vertices, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
     raw = geometry.colors
     color = None if raw is None or len(raw) != len(coord) else np.asarray(raw, dtype=np.uint8)[:, :3]
-    vertex = geometry.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
-    normal = None
-    if vertex is not None and getattr(vertex, "dtype", None) is not None and vertex.dtype.names:
-        names = [n for n in ("nx", "ny", "nz") if n in vertex.dtype.names]
-        if len(names) == 3:
-            normal = np.stack([np.asarray(vertex[n], dtype=np.float32).reshape(-1) for n in names], axis=1)
-    return Cloud(coord=coord, color=color, normal=normal)
+    return Cloud(coord=coord, color=color, normal=_ply_normals(geometry, transform))
+
+
+def _ply_normals(geometry: Any, transform: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """Return the normals of a PLY cloud, which trimesh keeps among the raw columns only."""
+    columns = geometry.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
+    try:
+        normal = np.stack(
+            [np.asarray(columns[name], dtype=np.float32).reshape(-1) for name in ("nx", "ny", "nz")], axis=1
+        )
+    except (KeyError, ValueError, TypeError):
+        return None
+    turned = normal @ transform[:3, :3].T.astype(np.float32)
+    return turned if turned.shape == (len(geometry.vertices), 3) else None
 
 
 def _join_clouds(clouds: list[Cloud], warnings: tuple[str, ...]) -> Cloud:
