@@ -57,7 +57,7 @@ class ObjectPoints:
     """
 
     coord: NDArray[np.float32]
-    normal: NDArray[np.float32]
+    normal: NDArray[np.float32] | NDArray[np.float16]
     color: NDArray[np.uint8]
     segment: NDArray[np.uint8] | None = None
 

@@ -59,9 +59,9 @@ class PrepareParams(StageParams):
     train_list: str | None = None
     test_list: str | None = None
     max_failure_ratio: float = Field(ge=0, le=1)
-    max_file_mb: float = Field(default=500, gt=0)
-    timeout_s: float = Field(default=120, gt=0)
-    max_memory_gb: float = Field(default=4, gt=0)
+    max_file_mb: float = Field(default=500.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    max_memory_gb: float = Field(default=4.0, gt=0)
     num_workers: int = Field(default=0, ge=0)
 
 
