@@ -2,5 +2,17 @@
 
 from collections.abc import Callable
 
-STAGES: dict[str, Callable[..., None]] = {}
+from pointloom.stages.finetune import finetune
+from pointloom.stages.prepare import prepare
+from pointloom.stages.pretrain import pretrain
+from pointloom.stages.probe import probe
+from pointloom.stages.report import report
+
+STAGES: dict[str, Callable[..., None]] = {
+    "prepare": prepare,
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "probe": probe,
+    "report": report,
+}
 """Sub-command and section of ``params.yaml`` -> stage, in the order of the pipeline."""

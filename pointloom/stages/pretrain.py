@@ -14,7 +14,7 @@ from pointloom.stages.training import as_optimization, as_sampling
 if TYPE_CHECKING:
     import torch
 
-    from pointloom.data.objects import ObjectLoader, Sampling
+    from pointloom.data.objects import Sampling
     from pointloom.data.shards import ObjectStore
     from pointloom.methods.mae import MAE
     from pointloom.stages.runs import StageRun

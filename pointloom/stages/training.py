@@ -1,11 +1,14 @@
 """What the training stages share: from validated parameters to the objects of the lower floors."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pointloom.stages.params import OptimParams, SamplingParams
 
 if TYPE_CHECKING:
     from pointloom.data.objects import Sampling
+    from pointloom.data.shards import ObjectStore
+    from pointloom.train.checkpoint import EncoderCard
     from pointloom.train.loop import Optimization
 
 
@@ -36,3 +39,42 @@ def as_optimization(params: OptimParams, *, epochs: int) -> "Optimization":
         schedule=params.schedule,
         precision=params.precision,
     )
+
+
+def result_header(
+    stage: str, name: str, *, card: "EncoderCard", store: "ObjectStore", protocol: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what every ``result.json`` begins with: encoder, data and protocol."""
+    labelled = store.labels >= 0
+    return {
+        "format": 1,
+        "stage": stage,
+        "name": name,
+        "task": "classification",
+        "encoder": {
+            "builder": card.builder,
+            "method": card.method,
+            "labels": card.labels,
+            "sha256": card.weights_sha256,
+            "num_parameters": card.num_parameters,
+        },
+        "data": {
+            "digest": store.info.digest,
+            "num_train": int((labelled & (store.splits == "train")).sum()),
+            "num_test": int((labelled & (store.splits == "test")).sum()),
+            "classes": list(store.info.classes),
+        },
+        "protocol": protocol,
+    }
+
+
+def summarise(runs: Sequence[dict[str, Any]], metrics: Sequence[str], *, prefix: str = "") -> dict[str, float]:
+    """Return mean and standard deviation (n - 1; 0 for one run) of some metrics over runs."""
+    import numpy as np
+
+    summary = {}
+    for metric in metrics:
+        values = np.array([run[metric] for run in runs])
+        summary[f"{prefix}{metric}/mean"] = float(values.mean())
+        summary[f"{prefix}{metric}/std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return summary

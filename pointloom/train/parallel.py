@@ -86,7 +86,7 @@ def _single_threaded_children() -> Iterator[None]:
 
 
 def _start(counter: "Synchronized[int]") -> None:
-    global _steps_done  # noqa: PLW0603 - a worker process has one counter, given to it at birth
+    global _steps_done
     _steps_done = counter
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

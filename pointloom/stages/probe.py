@@ -1,0 +1,274 @@
+"""Stage ``probe``: how much the frozen features of an encoder tell."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ResultOut, StateDir
+from pointloom.stages.params import SamplingParams, StageParams
+from pointloom.stages.training import as_sampling, result_header, summarise
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pointloom.data.shards import ObjectStore
+    from pointloom.structures import Encoder
+    from pointloom.tasks.probing import Split
+
+NUM_POINT_SAMPLES = 6
+
+
+class SvmParams(StageParams):
+    """Linear SVM on standardised features."""
+
+    C: list[float] = Field(
+        min_length=1, description="values to choose from by group-wise cross-validation; one value is used as it is"
+    )
+    folds: int = Field(ge=2, description="validation folds, cut by group inside the training split")
+
+
+class HeadParams(StageParams):
+    """A head trained on frozen features."""
+
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0, description="peak learning rate of AdamW")
+
+
+class FewShotParams(StageParams):
+    """Episodes of a few objects of a few classes; a linear SVM learns from each."""
+
+    way: int = Field(ge=2, description="classes per episode")
+    shot: int = Field(ge=1, description="training objects per class")
+    query: int = Field(ge=1, description="test objects per class")
+    episodes: int = Field(ge=1, description="episodes per seed")
+    C: float = Field(gt=0, description="fixed C of the SVM")
+
+
+class ProbeParams(StageParams):
+    """Classification on frozen features."""
+
+    encoder: str = Field(description="entry of params.yaml:pretrain to probe")
+    seeds: list[int] = Field(
+        min_length=1, description="point draws, folds, heads, episodes; all weights where the encoder is untrained"
+    )
+    draws: int = Field(ge=1, description="random draws of the points whose features are averaged")
+    precision: Literal["bf16", "fp32"] = Field(description="bf16: matrix products in bfloat16")
+    sampling: SamplingParams
+    svm: SvmParams | None = Field(description="null leaves the protocol out")
+    linear: HeadParams | None = Field(description="null leaves the protocol out")
+    mlp3: HeadParams | None = Field(description="null leaves the protocol out")
+    few_shot: FewShotParams | None = Field(description="null leaves the protocol out")
+
+
+def probe(
+    params: ProbeParams,
+    *,
+    dataset: DatasetIn,
+    encoder: ModelIn,
+    result: ResultOut,
+    metrics: MetricsOut,
+    state: StateDir,
+) -> None:
+    """Classify objects by the frozen features of an encoder, and keep the features for pictures and retrieval."""
+    import numpy as np
+
+    from pointloom.data.shards import ObjectStore
+    from pointloom.stages.runs import stage_run, write_json
+    from pointloom.train.checkpoint import read_card
+    from pointloom.train.state import replaced_folder
+
+    inputs = {"dataset": dataset, "encoder": encoder}
+    with stage_run("probe", name=result.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
+        store, card = ObjectStore(dataset), read_card(encoder)
+        header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params))
+        runs: list[dict[str, Any]] = []
+        predictions: list[NDArray[np.int64]] = []
+        with replaced_folder(result) as folder:
+            for seed in params.seeds:
+                module = _build(encoder, seed)
+                feature = _features(module, store, params, seed=seed)
+                if seed == params.seeds[0]:
+                    _write_features(folder / "features.npz", module, store, feature, params)
+                split = _split(store, feature)
+                if split is not None:
+                    for record, prediction in _run_protocols(params, split, seed, len(store.info.classes)):
+                        runs.append(record)
+                        predictions.extend([] if prediction is None else [prediction])
+            write_json(folder / "result.json", header | {"runs": runs})
+            if predictions:
+                _write_predictions(folder, store, runs, predictions)
+        for protocol in dict.fromkeys(record["protocol"] for record in runs):
+            chosen = [record for record in runs if record["protocol"] == protocol]
+            run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
+        run.log_artifact(result, folder="result")
+
+
+def _protocol(params: ProbeParams) -> dict[str, Any]:
+    return {
+        "selection": "last",
+        "num_points": params.sampling.num_points,
+        "draws": params.draws,
+        "svm": params.svm.model_dump() if params.svm else None,
+        "few_shot": params.few_shot.model_dump() if params.few_shot else None,
+        "seed_covers": "point draws, folds, heads, episodes; all weights where the encoder is untrained",
+    }
+
+
+def _build(folder: Path, seed: int) -> "Encoder":
+    """Load an encoder, or draw an untrained one anew with the run's seed."""
+    import torch
+
+    from pointloom.models import build_encoder
+    from pointloom.structures import Encoder
+    from pointloom.train.checkpoint import load_encoder_module, read_card
+
+    card = read_card(folder)
+    torch.manual_seed(seed)
+    untrained = card.method == "untrained"
+    module = build_encoder(card.builder, **card.builder_args) if untrained else load_encoder_module(folder)[0]
+    if not isinstance(module, Encoder):
+        raise TypeError(f"{card.builder} is no encoder")
+    return module
+
+
+def _features(module: "Encoder", store: "ObjectStore", params: ProbeParams, *, seed: int) -> "NDArray[np.float32]":
+    """Return (all objects, d) features, averaged over draws of the points."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from pointloom.data.objects import ObjectLoader
+    from pointloom.structures import as_module
+    from pointloom.train.device import best_device
+
+    device = best_device()
+    as_module(module).to(device).eval()
+    rows = np.arange(len(store))
+    loader = ObjectLoader(store, rows, sampling=as_sampling(params.sampling), batch_size=64, seed=seed)
+    total = torch.zeros(len(rows), module.global_dim)
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"),
+        tqdm(total=len(rows) * params.draws, desc=f"features, seed {seed}", unit="cloud") as bar,
+    ):
+        for draw in range(params.draws):
+            for batch in loader.draw(1 + draw):
+                pooled = module.pool(module(module.group(batch.coord.to(device))))
+                total[batch.row] += pooled.float().cpu() / params.draws
+                bar.update(len(pooled))
+    return total.numpy()
+
+
+def _split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Split | None":
+    from pointloom.tasks.probing import Split
+
+    train, test = (store.rows(split) for split in ("train", "test"))
+    train, test = train[store.labels[train] >= 0], test[store.labels[test] >= 0]
+    if len(store.info.classes) < 2 or len(train) == 0 or len(test) == 0:
+        return None
+    return Split(
+        train=feature[train],
+        train_label=store.labels[train],
+        train_group=store.groups[train],
+        test=feature[test],
+        test_label=store.labels[test],
+    )
+
+
+def _run_protocols(
+    params: ProbeParams, split: "Split", seed: int, num_classes: int
+) -> "list[tuple[dict[str, Any], NDArray[np.int64] | None]]":
+    """Return a record per protocol, with the test predictions where every test object has one."""
+    import numpy as np
+
+    from pointloom.data.workers import available_cores
+    from pointloom.tasks.classification import accuracy
+    from pointloom.tasks.probing import few_shot_accuracy, linear_svm, trained_head
+
+    found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
+
+    def add(protocol: str, prediction: "NDArray[np.int64]", started: tuple[float, float], **more: float) -> None:
+        score = accuracy((prediction == split.test_label).astype(np.float64), split.test_label)
+        spent = {"cpu_s": time.process_time() - started[0], "wall_s": time.perf_counter() - started[1]}
+        found.append(
+            ({"protocol": protocol, "seed": seed, "oa": score.oa, "macc": score.macc, **more, **spent}, prediction)
+        )
+
+    def now() -> tuple[float, float]:
+        return time.process_time(), time.perf_counter()
+
+    if params.svm:
+        started = now()
+        prediction, chosen = linear_svm(
+            split, grid=params.svm.C, folds=params.svm.folds, seed=seed, num_workers=available_cores()
+        )
+        add("svm", prediction, started, C=chosen)
+    for head, options in (("linear", params.linear), ("mlp3", params.mlp3)):
+        if options:
+            started = now()
+            prediction = trained_head(
+                split, head=head, num_classes=num_classes, epochs=options.epochs, lr=options.lr, seed=seed
+            )
+            add(head, prediction, started)
+    if params.few_shot:
+        few = params.few_shot
+        for episode in range(few.episodes):
+            number = seed * few.episodes + episode
+            oa = few_shot_accuracy(split, way=few.way, shot=few.shot, query=few.query, C=few.C, seed=number)
+            if oa is None:
+                break
+            found.append(({"protocol": f"few_shot_{few.way}w{few.shot}s", "seed": number, "oa": oa}, None))
+    return found
+
+
+def _write_predictions(
+    folder: Path, store: "ObjectStore", runs: list[dict[str, Any]], predictions: "list[NDArray[np.int64]]"
+) -> None:
+    import numpy as np
+
+    rows = store.rows("test")
+    rows = rows[store.labels[rows] >= 0]
+    whole = [record for record in runs if not record["protocol"].startswith("few_shot")]
+    np.savez_compressed(
+        folder / "predictions.npz",
+        uid=store.uids[rows],
+        label=store.labels[rows],
+        prediction=np.stack(predictions).astype(np.int16),
+        protocol=np.array([record["protocol"] for record in whole]),
+        seed=np.array([record["seed"] for record in whole]),
+    )
+
+
+def _write_features(
+    path: Path, module: "Encoder", store: "ObjectStore", feature: "NDArray[np.float32]", params: ProbeParams
+) -> None:
+    """Keep all global features, and per-point features of a few objects."""
+    import numpy as np
+    import torch
+
+    from pointloom.data.objects import ObjectLoader
+    from pointloom.ops import interpolate_features
+    from pointloom.train.device import best_device
+
+    device = best_device()
+    rows = store.rows("test") if len(store.rows("test")) else store.rows("train")
+    rows = rows[np.linspace(0, len(rows) - 1, min(NUM_POINT_SAMPLES, len(rows))).astype(np.int64)]
+    loader = ObjectLoader(store, rows, sampling=as_sampling(params.sampling), batch_size=len(rows), seed=0)
+    (batch,) = loader.draw(0)
+    coord = batch.coord.to(device)
+    with torch.inference_mode():
+        level = module(module.group(coord))[-1]
+        spread = interpolate_features(coord, level.centers, level.tokens.float())
+    np.savez_compressed(
+        path,
+        uid=store.uids,
+        split=store.splits,
+        label=store.labels,
+        feature=feature,
+        point_uid=store.uids[rows],
+        point_coord=batch.coord.numpy(),
+        point_feature=spread.cpu().numpy().astype(np.float16),
+    )

@@ -1,0 +1,117 @@
+"""Protocols on frozen features: linear SVM, linear layer, three-layer MLP, few-shot episodes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from pointloom.models.heads import HEADS
+
+
+@dataclass(frozen=True)
+class Split:
+    """Frozen features cut into what may be learned from and what is tested.
+
+    Attributes:
+        train: (a, d) features.
+        train_label: (a,) classes.
+        train_group: (a,) names; objects of one group never stand on both sides of a validation fold.
+        test: (t, d) features.
+        test_label: (t,) classes.
+    """
+
+    train: NDArray[np.float32]
+    train_label: NDArray[np.int64]
+    train_group: NDArray[np.str_]
+    test: NDArray[np.float32]
+    test_label: NDArray[np.int64]
+
+
+def linear_svm(
+    split: Split, *, grid: list[float], folds: int, seed: int, num_workers: int
+) -> tuple[NDArray[np.int64], float]:
+    """Fit a one-against-rest linear SVM on standardised features; return test predictions and the chosen C.
+
+    C is chosen by cross-validation on the training features alone, group by group, so that variants of one model never
+    stand on both sides. A single value in ``grid`` is used as it is (the papers' fixed C).
+
+    Args:
+        split: Features.
+        grid: Values of C to choose from.
+        folds: Number of validation folds.
+        seed: Seeds folds and solver.
+        num_workers: Processes for the search.
+    """
+    from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    pipeline = make_pipeline(StandardScaler(), LinearSVC(dual=False, random_state=seed))
+    if len(grid) == 1:
+        pipeline.set_params(linearsvc__C=grid[0]).fit(split.train, split.train_label)
+        return pipeline.predict(split.test), grid[0]
+    search = GridSearchCV(
+        pipeline,
+        {"linearsvc__C": grid},
+        cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
+        n_jobs=num_workers,
+    )
+    search.fit(split.train, split.train_label, groups=split.train_group)
+    return search.predict(split.test), float(search.best_params_["linearsvc__C"])
+
+
+def trained_head(split: Split, *, head: str, num_classes: int, epochs: int, lr: float, seed: int) -> NDArray[np.int64]:
+    """Train a head on standardised frozen features (batches of 128, AdamW, cosine); return test predictions."""
+    torch.manual_seed(seed)
+    mean, std = split.train.mean(0), split.train.std(0) + 1e-6
+    train = torch.from_numpy((split.train - mean) / std)
+    label = torch.from_numpy(split.train_label)
+    module = HEADS[head](train.shape[1], num_classes=num_classes)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.05)
+    size = min(128, len(train))
+    steps = epochs * (len(train) // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    for _ in range(epochs):
+        order = torch.randperm(len(train))
+        for start in range(0, len(train) - size + 1, size):
+            chosen = order[start : start + size]
+            loss = F.cross_entropy(module(train[chosen]), label[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    module.eval()
+    with torch.inference_mode():
+        logits = module(torch.from_numpy((split.test - mean) / std))
+    return logits.argmax(-1).numpy()
+
+
+def few_shot_accuracy(split: Split, *, way: int, shot: int, query: int, C: float, seed: int) -> float | None:
+    """Return the accuracy in percent of one episode, None where too few classes have enough objects.
+
+    ``way`` classes are drawn among those with at least ``shot`` training and ``query`` test objects; a linear SVM
+    learns from ``shot`` training objects of each and is tested on ``query`` test objects of each.
+    """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    eligible = [
+        label
+        for label in np.unique(split.train_label)
+        if (split.train_label == label).sum() >= shot and (split.test_label == label).sum() >= query
+    ]
+    if len(eligible) < way:
+        return None
+    rng = np.random.default_rng(seed)
+    support, queries = [], []
+    for label in rng.choice(eligible, way, replace=False):
+        support.append(rng.choice(np.flatnonzero(split.train_label == label), shot, replace=False))
+        queries.append(rng.choice(np.flatnonzero(split.test_label == label), query, replace=False))
+    learn, test = np.concatenate(support), np.concatenate(queries)
+    pipeline = make_pipeline(StandardScaler(), LinearSVC(C=C, dual=False, random_state=seed))
+    pipeline.fit(split.train[learn], split.train_label[learn])
+    return 100.0 * float((pipeline.predict(split.test[test]) == split.test_label[test]).mean())
