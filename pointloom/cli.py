@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -60,8 +61,9 @@ class StageCommand(click.Command):
             rows = []
             for item in describe_params(model):
                 text = "; ".join(part for part in (item.type, item.limits) if part)
-                rows.append((item.name, f"{item.doc} [{text}]".strip()))
-            with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml)"):
+                rows.append((item.name, f"{_prose(item.doc)} [{text}]".strip()))
+            kind = f": {_prose(model.__doc__ or "").splitlines()[0].rstrip(".")}" if len(self.signature.params) > 1 else ""
+            with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml){kind}"):
                 formatter.write_dl(rows, col_max=34)
 
 
@@ -113,9 +115,14 @@ def _stage_command(name: str, function: Callable[..., None]) -> StageCommand:
 
         function(read_params(signature.params, params), **paths)
 
-    command = StageCommand(name, params=options, callback=run, help=signature.doc.partition("\nArgs:")[0].strip())
+    command = StageCommand(name, params=options, callback=run, help=_prose(signature.doc))
     command.signature = signature
     return command
+
+
+def _prose(doc: str) -> str:
+    """Return a docstring without its sections and its code marks."""
+    return re.split(r"\n(?:Args|Returns|Raises):", doc)[0].strip().replace("``", "")
 
 
 for _name, _function in STAGES.items():

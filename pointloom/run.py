@@ -58,7 +58,7 @@ def run_workspace(folder: Path) -> Path:
         finally:
             if tracker:
                 _record_outcome(tracker, workspace.folder, before)
-                tracker.finish(status, max_wait_s=20 if status == "FINISHED" else 3)
+                tracker.finish(status, max_wait_s=20.0 if status == "FINISHED" else 3.0)
     return workspace.folder / "report" / "report.html"
 
 

@@ -1,6 +1,7 @@
 """Make and open workspaces: a folder with dvc.yaml, params.yaml, their outputs, the runs' database and resume state."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -143,7 +144,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
     files = {
         ".gitignore": "".join(f"{line}\n" for line in IGNORED),
         "dvc.yaml": template("dvc.yaml"),
-        "params.yaml": _params_text(choices, data is not None, bool(lists)),
+        "params.yaml": _params_text(choices, folder, own_data=data is not None, own_lists=bool(lists)),
         "raw/README.md": RAW_README,
         "lists/README.md": LISTS_README,
         **lists,
@@ -186,7 +187,7 @@ def _checked_lists(choices: WorkspaceChoices) -> dict[str, str]:
     return texts
 
 
-def _params_text(choices: WorkspaceChoices, own_data: bool, own_lists: bool) -> str:
+def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own_lists: bool) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
     text = template(f"profiles/{choices.profile}.yaml")
     values = {}
@@ -195,10 +196,11 @@ def _params_text(choices: WorkspaceChoices, own_data: bool, own_lists: bool) -> 
     if choices.up:
         values["up"] = choices.up
     if own_lists:
-        values.update(train_list="lists/train.txt", test_list="lists/test.txt")
+        values.update({f"{name}_list": json.dumps(str(folder / "lists" / f"{name}.txt")) for name in ("train", "test")})
     head, separator, tail = text.partition("\nprepare:\n")
     for key, value in values.items():
-        tail, count = re.subn(rf"(?m)^(  {key}: )[^#\n]*?( *#.*)?$", rf"\g<1>{value}\g<2>", tail, count=1)
+        line = re.compile(rf"^  {key}: [^#\n]*?( *#.*)?$", re.MULTILINE)
+        tail, count = line.subn(lambda match, key=key, value=value: f"  {key}: {value}{match[1] or ''}", tail, count=1)
         if count != 1:
             raise AssertionError(f"profile {choices.profile}: section prepare has no {key}")
     return head + separator + tail

@@ -108,13 +108,16 @@ def _choose(models: Models, values: dict[str, Any], *, where: str) -> type[Stage
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
-    name = ".".join(path) or "(all)"
+    name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         known = _known_names(model, path[:-1])
         return f"{name}: unknown key{did_you_mean(path[-1], known) or '; known: ' + ', '.join(known)}"
     if problem["type"] == "missing":
         return f"{name}: missing, every parameter must be given"
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # a rule about several keys, whose values the message names itself
+        return f"{name}: {message}".removeprefix(": ")
+    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
 
 
 def _known_names(model: type[BaseModel], path: list[str]) -> list[str]:

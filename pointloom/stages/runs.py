@@ -38,7 +38,7 @@ class StageRun:
         self._tracker = tracker
         self.headline: dict[str, float] = {}
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, values: Mapping[str, float | int], *, step: int) -> None:
         """Record numbers at a step, for example ``{"loss": 1.0}``; slashes group them in the UI."""
         if self._tracker:
             self._tracker.log_metrics(values, step=step)
@@ -58,7 +58,7 @@ class StageRun:
         if self._tracker:
             self._tracker.register_encoder(folder, name=name)
 
-    def summary(self, values: Mapping[str, float]) -> None:
+    def summary(self, values: Mapping[str, float | int]) -> None:
         """Add headline numbers: they end up in the metrics file and as final metrics of the run."""
         self.headline.update({key: float(value) for key, value in values.items()})
 
@@ -157,7 +157,7 @@ def stage_run(
         if tracker:
             interrupted = not isinstance(error, Exception)
             tracker.set_tags({"error": f"{type(error).__name__}: {error}"})
-            tracker.finish("KILLED" if interrupted else "FAILED", max_wait_s=0 if interrupted else 5)
+            tracker.finish("KILLED" if interrupted else "FAILED", max_wait_s=0.0 if interrupted else 5.0)
         raise
     cost = {**meter.read(), "load_average": round(os.getloadavg()[0], 2)}
     label = f"{stage} {name}".strip()

@@ -93,7 +93,11 @@ def describe_params(model: type[BaseModel], prefix: str = "") -> list[ParamDoc]:
         if nested is not None:
             found.extend(describe_params(nested, f"{prefix}{name}."))
             continue
-        found.append(ParamDoc(f"{prefix}{name}", _type_text(field.annotation), _limits(field), field.description or docs.get(name, "")))
+        found.append(
+            ParamDoc(
+                f"{prefix}{name}", _type_text(field.annotation), _limits(field), field.description or docs.get(name, "")
+            )
+        )
     return found
 
 

@@ -6,6 +6,7 @@ server never stops or slows a stage, a killed stage is still closed as killed, a
 the sender of the next stage. This module needs nothing but the standard library and PyYAML.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -114,11 +115,20 @@ class Tracker:
         self.start = start
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(start.time))
         self.path = folder.absolute() / f"{stamp}-{start.key}.jsonl"
-        self._file: IO[str] = self.path.open("a", encoding="utf-8")
-        self._write({"event": "start", **asdict(start)})
+        self._file = self._create()
         self.sender = self._start_sender()
         self._answers: dict[str, str] = {}
         self._pending = b""
+
+    def _create(self) -> IO[str]:
+        """Make the spool file; a lock on it says that its stage lives, so that no other sender takes it."""
+        hidden = self.path.with_suffix(".new")
+        file = hidden.open("w", encoding="utf-8")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        file.write(json.dumps({"event": "start", **asdict(self.start)}) + "\n")
+        file.flush()
+        hidden.rename(self.path)
+        return file
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if self._file.closed:
@@ -142,7 +152,7 @@ class Tracker:
                 logger.warning("tracking sender did not start (%s): events stay in %s", error, self.path)
                 return None
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int) -> None:
+    def log_metrics(self, values: Mapping[str, float | int], *, step: int) -> None:
         """Record numbers at a step; slashes in names make groups, characters that MLflow refuses become ``_``."""
         clean = {re.sub(r"[^\w\-./: ]", "_", key): float(value) for key, value in values.items()}
         self._write({"event": "metrics", "step": step, "values": clean})

@@ -64,15 +64,15 @@ def download_model(uri: str, *, tracking_uri: str) -> Path:
     make_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri))
+    return Path(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri, registry_uri=tracking_uri))
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold an exclusive lock on an existing file; yields False when it is taken and ``wait`` is False."""
+def locked(path: Path, kind: int) -> Iterator[bool]:
+    """Hold a lock (``fcntl.LOCK_*``) on an existing file; yields False when it is not to be had without waiting."""
     with path.open("r+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind)
         except BlockingIOError:
             yield False
             return
@@ -179,7 +179,7 @@ class Forwarder:
                 root.parent.mkdir(parents=True, exist_ok=True)
                 lock = root.parent / "mlflow.db.lock"
                 lock.touch()
-                stack.enter_context(locked(lock, wait=True))
+                stack.enter_context(locked(lock, fcntl.LOCK_EX))
                 location = root.as_uri()
             client = make_client(target["uri"])
             experiment = client.get_experiment_by_name(target["experiment"])
@@ -276,10 +276,22 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
 
 
-def tell_stage(line: str) -> None:
-    """Send a line to the stage, if it still listens."""
-    with contextlib.suppress(OSError):
-        print(line, flush=True)
+class StageLine:
+    """The line back to the stage; whatever libraries print goes to the log instead."""
+
+    def __init__(self) -> None:
+        self._pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def tell(self, line: str) -> None:
+        """Send a line, if the stage still listens."""
+        with contextlib.suppress(OSError):
+            print(line, file=self._pipe, flush=True)
+
+    def close(self) -> None:
+        """Let the stage go."""
+        with contextlib.suppress(OSError):
+            self._pipe.close()
 
 
 def stage_lives(stdin: IO[bytes], wait_s: float) -> bool:
@@ -288,9 +300,9 @@ def stage_lives(stdin: IO[bytes], wait_s: float) -> bool:
     return not readable
 
 
-def follow(spool: Spool) -> bool:
+def follow(spool: Spool, tell: Callable[[str], None]) -> bool:
     """Forward a live spool until its run has ended; return True when everything has arrived."""
-    forwarder = Forwarder(spool, tell_stage)
+    forwarder = Forwarder(spool, tell)
     failed_at = None
     while True:
         events = spool.events()
@@ -302,11 +314,11 @@ def follow(spool: Spool) -> bool:
                 forwarder.send_new()
             except UnreachableError as error:
                 failed_at = time.monotonic()
-                tell_stage(f"unreachable {str(error)[:160]}")
+                tell(f"unreachable {str(error)[:160]}")
                 print(f"{spool.path.name}: {error}", file=sys.stderr, flush=True)
             else:
                 if failed_at is not None:
-                    tell_stage("reachable")
+                    tell("reachable")
                 failed_at = None
         if over:
             return forwarder.ended and failed_at is None
@@ -326,7 +338,7 @@ def close_as_killed(spool: Spool) -> None:
 def replay_left_behind(folder: Path) -> None:
     """Send the spools whose stage and sender are both gone, oldest first; stop at the first that cannot be sent."""
     for path in sorted(folder.glob("*.jsonl")):
-        with contextlib.suppress(FileNotFoundError), locked(path, wait=False) as free:
+        with contextlib.suppress(FileNotFoundError), locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as free:
             if not free:
                 continue
             spool = Spool(path)
@@ -336,7 +348,8 @@ def replay_left_behind(folder: Path) -> None:
             try:
                 if events:
                     Forwarder(spool, lambda _line: None).send_new()
-            except UnreachableError:
+            except UnreachableError as error:
+                print(f"{path.name}: still not sent: {error}", file=sys.stderr, flush=True)
                 return
             spool.remove()
 
@@ -344,13 +357,14 @@ def replay_left_behind(folder: Path) -> None:
 def main(path: Path) -> None:
     """Forward one spool, then what was left behind."""
     os.nice(5)
-    with locked(path, wait=True):
+    line = StageLine()
+    with locked(path, fcntl.LOCK_SH):  # as the stage does: what lives is not left behind
         spool = Spool(path)
-        if not follow(spool):
+        if not follow(spool, line.tell):
             return
         spool.remove()
-    tell_stage("done")
-    sys.stdout.close()
+    line.tell("done")
+    line.close()
     replay_left_behind(path.parent)
 
 
