@@ -62,7 +62,8 @@ class StageCommand(click.Command):
             for item in describe_params(model):
                 text = "; ".join(part for part in (item.type, item.limits) if part)
                 rows.append((item.name, f"{_prose(item.doc)} [{text}]".strip()))
-            kind = f": {_prose(model.__doc__ or "").splitlines()[0].rstrip(".")}" if len(self.signature.params) > 1 else ""
+            first_line = _prose(model.__doc__ or "").splitlines()[0].rstrip(".")
+            kind = f": {first_line}" if len(self.signature.params) > 1 else ""
             with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml){kind}"):
                 formatter.write_dl(rows, col_max=34)
 
