@@ -36,9 +36,7 @@ class Camera:
     def axes(self) -> Float32[np.ndarray, "3 3"]:
         """Return the rows right, up and towards-the-camera as unit vectors in world coordinates."""
         azimuth, elevation = np.deg2rad(self.azimuth), np.deg2rad(self.elevation)
-        toward = np.array(
-            [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-        )
+        toward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
         right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
         return np.stack([right, np.cross(toward, right), toward]).astype(np.float32)
 
@@ -115,7 +113,9 @@ def splat_points(
     return Splat(rgb=rgb.reshape(size, size, 3), depth=z.reshape(size, size))
 
 
-def shade_depth(splat: Splat, *, strength: float = 1.6, outline: float = 0.35, reach: int = 2) -> UInt8[np.ndarray, "h w 3"]:
+def shade_depth(
+    splat: Splat, *, strength: float = 1.6, outline: float = 0.35, reach: int = 2
+) -> UInt8[np.ndarray, "h w 3"]:
     """Darken pixels whose neighbours are nearer to the camera, and the rim of the object, so that white stays visible.
 
     Args:
@@ -157,4 +157,4 @@ def _disc(radius: float) -> np.ndarray:
     reach = int(np.floor(radius))
     grid = np.arange(-reach, reach + 1)
     offsets = np.stack(np.meshgrid(grid, grid, indexing="ij"), axis=-1).reshape(-1, 2)
-    return offsets[(offsets**2).sum(axis=1) <= max(radius, 0.0) ** 2]
+    return np.asarray(offsets[(offsets**2).sum(axis=1) <= max(radius, 0.0) ** 2])

@@ -53,7 +53,7 @@ class Album:
         self, coord: Float32[np.ndarray, "n 3"], color: UInt8[np.ndarray, "n 3"] | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Draw one object; discs grow as points get fewer, so that surfaces look closed."""
-        radius = float(np.clip(0.9 * self.size / np.sqrt(max(len(coord), 1)), 1.2, 2.4))
+        radius = float(np.clip(1.4 * self.size / np.sqrt(max(len(coord), 1)), 1.2, 2.4))
         return draw_points(coord, color=color, camera=Camera(), size=self.size, radius=radius)
 
     def draw_objects(self, store: ObjectStore, rows: Sequence[int]) -> list[UInt8[np.ndarray, "h w 3"]]:

@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pointloom.report import charts, classes, gallery, lineage, retrieval, sentences, summary
+from pointloom.report import charts, classes, gallery, lineage, notes, retrieval, sentences, summary
 from pointloom.report.album import Album
 from pointloom.report.embedding import embed
 from pointloom.report.inputs import ReportInputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.page import render_html, render_markdown
-from pointloom.report.statistics import standard_error
 from pointloom.report.viewer import viewer_entries
 
 Content = dict[str, Any]
@@ -56,8 +55,8 @@ def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -
     """
     album = Album(folder=folder, size=settings.thumbnail_size)
     content = _numbers(inputs, settings)
-    figures = _figures(inputs, content, settings) | _pictures(inputs, content, album, settings)
-    content["notes"] = sentences.reading_notes(content)
+    figures = _figures(inputs, content) | _pictures(inputs, content, album, settings)
+    content["notes"] = notes.reading_notes(content)
     content["problems"] = inputs.problems
     viewer = viewer_entries(inputs, count=settings.viewer_objects, seed=settings.seed, detail=settings.detail)
     text = json.dumps(content, indent=1, allow_nan=False)
@@ -76,18 +75,17 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
     low_label = summary.low_label_rows(inputs, baseline=settings.baseline, bootstrap=bootstrap)
     for row in [*finetune, *low_label, *probe]:
         row["description"] = sentences.describe(row)
-        row["standard_error"] = standard_error(row["oa"]["mean"], row["num_test"]) if row["num_test"] else None
     outcomes = classes.detailed_outcomes(inputs, settings.detail)
     names = inputs.store.info.classes
-    sizes = [row["num_test"] for row in [*finetune, *probe] if row["num_test"]]
-    errors = [row["standard_error"] for row in [*probe, *finetune] if row["standard_error"] is not None]
+    measured = [row for row in [*probe, *finetune] if row["standard_error"] is not None]
     return {
         "format": 1,
         "title": settings.title,
         "dataset": lineage.dataset_facts(inputs),
         "headline": sentences.headline(finetune=finetune, comparisons=comparisons, probe=probe, low_label=low_label),
-        "num_test": max(sizes, default=None),
-        "standard_error": errors[-1] if errors else None,
+        "num_test": measured[-1]["num_test"] if measured else None,
+        "standard_error": measured[-1]["standard_error"] if measured else None,
+        "standard_error_at": measured[-1]["oa"]["mean"] if measured else None,
         "majority": classes.majority_share(inputs),
         "baseline": settings.baseline,
         "probe_baseline": settings.probe_baseline,
@@ -100,6 +98,7 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
         "classes": classes.class_rows(inputs, outcomes) if outcomes else [],
         "confusion": classes.confusions(outcomes, len(names)),
         "worst": classes.worst_confusions(outcomes, names),
+        "protocols": lineage.protocols(inputs),
         "stages": lineage.stage_rows(inputs),
         "encoders": lineage.encoder_rows(inputs),
         "versions": lineage.versions(inputs),
@@ -107,9 +106,10 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
     }
 
 
-def _figures(inputs: ReportInputs, content: Content, settings: ReportSettings) -> dict[str, str]:
+def _figures(inputs: ReportInputs, content: Content) -> dict[str, str]:
     """Return the Plotly figures of the tables and curves by name."""
     figures = {}
+    order = [row["name"] for row in content["finetune"]]
     if content["finetune"]:
         runs = {
             row["name"]: [
@@ -117,13 +117,13 @@ def _figures(inputs: ReportInputs, content: Content, settings: ReportSettings) -
             ]
             for row in content["finetune"]
         }
-        figures["accuracy"] = charts.accuracy_chart(content["finetune"], runs, settings.baseline)
+        figures["accuracy"] = charts.accuracy_chart(content["finetune"], runs)
     if content["low_label"]:
-        figures["low_label"] = charts.low_label_chart(content["low_label"])
+        figures["low_label"] = charts.low_label_chart(content["low_label"], order)
     pretrain = {name: encoder.curves for name, encoder in inputs.encoders.items() if "loss" in encoder.curves}
     if pretrain:
         figures["pretrain_loss"] = charts.loss_chart(pretrain, log=True)
-    tuned = {name: result.curves for name, result in inputs.finetune.items() if "loss" in result.curves}
+    tuned = {name: inputs.finetune[name].curves for name in order if "loss" in inputs.finetune[name].curves}
     if tuned:
         figures["finetune_loss"] = charts.loss_chart(tuned)
     for name, counts in content["confusion"].items():
@@ -131,9 +131,7 @@ def _figures(inputs: ReportInputs, content: Content, settings: ReportSettings) -
     return figures
 
 
-def _pictures(
-    inputs: ReportInputs, content: Content, album: Album, settings: ReportSettings
-) -> dict[str, str]:
+def _pictures(inputs: ReportInputs, content: Content, album: Album, settings: ReportSettings) -> dict[str, str]:
     """Draw all thumbnails, add them and the retrieval scores to ``content``; return the t-SNE figures."""
     store = inputs.store
     content["inputs"] = gallery.input_strips(inputs, album, seed=settings.seed)
@@ -144,22 +142,21 @@ def _pictures(
     }
     content["features"], content["retrieval"], content["neighbors"] = {}, [], {}
     figures = {}
-    for name, result in inputs.probe.items():
+    detail = [name for name in settings.detail if name in inputs.probe]
+    for name in [*detail, *sorted(inputs.probe.keys() - set(detail))]:
+        result = inputs.probe[name]
         found = retrieval.load_gallery(result, limit=settings.tsne_objects, seed=settings.seed)
         scores = retrieval.retrieval_scores(found) if found else None
         if scores:
             row = {"name": name, "model": result.encoder.get("builder", "?"), "trained": result.trained}
             content["retrieval"].append(row | {"labels": result.encoder.get("labels", "none")} | scores)
-        if name not in settings.detail or found is None:
+        if name not in detail or found is None:
             continue
         if path := gallery.feature_strip(result, album):
             content["features"][name] = path
         content["neighbors"][name] = gallery.neighbor_rows(
             found, store, album, count=settings.queries, seed=settings.seed
         )
-        row_of = {uid: row for row, uid in enumerate(store.uids.tolist())}
-        rows = [row_of.get(uid) for uid in found.uid.tolist()]
-        titles = [str(store.categories[row]) or "unlabelled" if row is not None else "unlabelled" for row in rows]
-        hover = [f"{t}<br>{store.names[r]}" if r is not None else t for t, r in zip(titles, rows, strict=True)]
+        titles, hover = gallery.titles_and_hover(store, found.uid)
         figures[f"tsne/{name}"] = charts.embedding_chart(embed(found, seed=settings.seed), titles, hover)
     return figures

@@ -10,6 +10,7 @@ from pointloom.report.inputs import Arrays
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")  # Okabe and Ito
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "hexagon")
+FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif'
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 Row = dict[str, Any]
@@ -20,12 +21,11 @@ def color_of(position: int) -> str:
     return COLORS[position % len(COLORS)]
 
 
-def accuracy_chart(rows: Sequence[Row], runs: dict[str, list[float]], baseline: str) -> str:
+def accuracy_chart(rows: Sequence[Row], runs: dict[str, list[float]]) -> str:
     """Draw every seed as a dot, the mean as a bar, and one standard error of the test set around the mean."""
     figure = go.Figure()
-    for row in rows:
-        seeds = runs[row["name"]]
-        color = COLORS[1] if row["trained"] else COLORS[0] if row["name"] == baseline else "#7a7a7a"
+    for position, row in enumerate(rows):
+        seeds, color = runs[row["name"]], color_of(position)
         figure.add_scatter(
             x=[row["oa"]["mean"]],
             y=[row["name"]],
@@ -46,10 +46,16 @@ def accuracy_chart(rows: Sequence[Row], runs: dict[str, list[float]], baseline: 
     return _finish(figure, height=110 + 46 * len(rows), legend=False)
 
 
-def low_label_chart(rows: Sequence[Row]) -> str:
-    """Draw accuracy against the share of training labels, mean and standard deviation over seeds."""
+def low_label_chart(rows: Sequence[Row], order: Sequence[str]) -> str:
+    """Draw accuracy against the share of training labels, mean and standard deviation over seeds.
+
+    Args:
+        rows: One per share and model.
+        order: All models; a model's place in it decides its colour in every chart.
+    """
     figure = go.Figure()
-    for position, name in enumerate(dict.fromkeys(row["name"] for row in rows)):
+    for name in dict.fromkeys(row["name"] for row in rows):
+        position = order.index(name)
         own = [row for row in rows if row["name"] == name and row["oa"]]
         figure.add_scatter(
             x=[100 * row["fraction"] for row in own],
@@ -79,7 +85,7 @@ def loss_chart(curves: dict[str, Arrays], *, column: str = "loss", log: bool = F
             line={"color": color_of(position), "dash": DASHES[position % len(DASHES)], "width": 2},
         )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear")
+    figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear", dtick="D2" if log else None)
     return _finish(figure, height=340)
 
 
@@ -98,14 +104,14 @@ def confusion_chart(counts: list[list[float]], classes: Sequence[str]) -> str:
             zmax=100,
             xgap=0.5,
             ygap=0.5,
-            colorbar={"title": "%", "thickness": 10, "len": 0.6},
+            showscale=False,
             hovertemplate="true %{y}<br>predicted %{x}<br>%{z:.0f} % (%{customdata:.1f} objects)<extra></extra>",
         )
     )
     size = 7 if len(classes) > 40 else 9 if len(classes) > 20 else 11
-    figure.update_xaxes(title="predicted", tickangle=-90, tickfont_size=size, dtick=1, showgrid=False)
-    figure.update_yaxes(title="true", autorange="reversed", tickfont_size=size, dtick=1, showgrid=False)
-    return _finish(figure, height=max(380, min(900, 190 + 11 * len(classes))), legend=False)
+    figure.update_xaxes(tickangle=-90, tickfont_size=size, dtick=1, showgrid=False)
+    figure.update_yaxes(autorange="reversed", tickfont_size=size, dtick=1, showgrid=False)
+    return _finish(figure, height=round(min(900, 150 + max(230, 8.6 * len(classes)))), legend=False)
 
 
 def embedding_chart(position: np.ndarray, titles: Sequence[str], hover: Sequence[str]) -> str:
@@ -119,7 +125,7 @@ def embedding_chart(position: np.ndarray, titles: Sequence[str], hover: Sequence
             y=position[member, 1].round(2),
             mode="markers",
             name=title,
-            text=[hover[index] for index in np.flatnonzero(member)],
+            text=[hover[index] for index in np.flatnonzero(member).tolist()],
             hovertemplate="%{text}<extra></extra>",
             marker={
                 "color": color_of(number),
@@ -147,8 +153,9 @@ def _finish(figure: go.Figure, *, height: int, legend: bool = True) -> str:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 50, "r": 15, "t": 15, "b": 50},
-        font={"family": "inherit", "size": 13, "color": "#1d2129"},
+        margin={"l": 50, "r": 15, "t": 30, "b": 50},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#b0b6bf", "activecolor": "#1d2129"},
+        font={"family": FONT, "size": 13, "color": "#1d2129"},
         showlegend=legend,
         legend={"font": {"size": 11}, "itemsizing": "constant"},
         hoverlabel={"namelength": -1},

@@ -1,5 +1,6 @@
 """Which objects the report shows: inputs per class, reconstructions, coloured features, retrieved neighbours."""
 
+import html
 import re
 from typing import Any
 
@@ -34,7 +35,9 @@ def input_strips(inputs: ReportInputs, album: Album, *, seed: int) -> list[Row]:
     others = rng.permutation(np.flatnonzero(store.categories == ""))[: UNLABELLED if not groups else PER_CLASS]
     for start in range(0, len(others), PER_CLASS):
         chosen = others[start : start + PER_CLASS]
-        path = album.add(f"inputs/unlabelled_{start // PER_CLASS:02d}", strip(album.draw_objects(store, chosen.tolist())))
+        path = album.add(
+            f"inputs/unlabelled_{start // PER_CLASS:02d}", strip(album.draw_objects(store, chosen.tolist()))
+        )
         uids = store.uids[chosen].tolist()
         rows.append({"title": "unlabelled", "count": len(chosen), "image": path, "uids": uids})
     return rows
@@ -112,3 +115,14 @@ def title_of(store: ObjectStore, uid: str) -> str:
 def file_name(text: str) -> str:
     """Return a name that is safe in every file system and in a URL."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:120]
+
+
+def titles_and_hover(store: ObjectStore, uids: np.ndarray) -> tuple[list[str], list[str]]:
+    """Return class and hover text of objects; ``unlabelled`` where the class is unknown."""
+    row_of = {uid: row for row, uid in enumerate(store.uids.tolist())}
+    titles, hover = [], []
+    for uid in uids.tolist():
+        row = row_of.get(uid)
+        titles.append("unlabelled" if row is None or not store.categories[row] else str(store.categories[row]))
+        hover.append(uid if row is None else f"{titles[-1]}<br>{html.escape(str(store.names[row]))}")
+    return titles, hover

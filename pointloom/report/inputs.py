@@ -182,7 +182,9 @@ def _check_digests(inputs: ReportInputs) -> None:
     digest = inputs.store.info.digest
     found = [(f"models/{encoder.name}", encoder.card.get("data_digest")) for encoder in inputs.encoders.values()]
     for stage, results in (("finetune", inputs.finetune), ("probe", inputs.probe)):
-        found += [(f"results/{stage}/{name}", result.card.get("data", {}).get("digest")) for name, result in results.items()]
+        found += [
+            (f"results/{stage}/{name}", result.card.get("data", {}).get("digest")) for name, result in results.items()
+        ]
     for where, other in found:
         if other is not None and other != digest:
             inputs.problems.append(

@@ -32,7 +32,16 @@ def dataset_facts(inputs: ReportInputs) -> Row:
 
 def stage_rows(inputs: ReportInputs) -> list[Row]:
     """Return the cost of every stage that left a metrics file, in the order of the pipeline."""
-    keys = ("started", "wall_s", "cpu_s", "peak_memory_mb", "load_average", "params_sha256", "data_digest", "mlflow_run_id")
+    keys = (
+        "started",
+        "wall_s",
+        "cpu_s",
+        "peak_memory_mb",
+        "load_average",
+        "params_sha256",
+        "data_digest",
+        "mlflow_run_id",
+    )
     return [
         {"stage": record.stage, "name": record.name if record.name != record.stage else ""}
         | {key: record.run.get(key) for key in keys}
@@ -43,11 +52,26 @@ def stage_rows(inputs: ReportInputs) -> list[Row]:
 
 def encoder_rows(inputs: ReportInputs) -> list[Row]:
     """Return the description of every encoder."""
-    keys = ("builder", "method", "labels", "num_parameters", "weights_sha256", "parent_sha256", "data_digest", "up_axis")
+    keys = (
+        "builder",
+        "method",
+        "labels",
+        "num_parameters",
+        "weights_sha256",
+        "parent_sha256",
+        "data_digest",
+        "up_axis",
+    )
     return [
         {"name": encoder.name} | {key: encoder.card.get(key) for key in keys} | {"params": encoder.card.get("params")}
         for encoder in inputs.encoders.values()
     ]
+
+
+def protocols(inputs: ReportInputs) -> Row:
+    """Return what was done for every result, by stage and name."""
+    found = [("finetune", inputs.finetune), ("probe", inputs.probe)]
+    return {f"{stage} {name}": result.protocol for stage, results in found for name, result in results.items()}
 
 
 def versions(inputs: ReportInputs) -> Row:

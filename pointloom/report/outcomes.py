@@ -10,6 +10,7 @@ from pointloom.report.inputs import ResultRecord
 from pointloom.report.statistics import paired_difference
 
 Key = float | str
+MIN_EPISODES = 5
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Outcomes:
         uid: (T,) test objects.
         label: (T,) true classes.
         prediction: (S, T) predicted classes, one row per seed.
+        correct: (S, T) share of the point draws in which the prediction is right; 0 or 1 where there is one draw.
         seed: (S,) seeds.
     """
 
     uid: np.ndarray
     label: np.ndarray
     prediction: np.ndarray
+    correct: np.ndarray
     seed: np.ndarray
 
 
@@ -59,9 +62,11 @@ def select_outcomes(result: ResultRecord, key: Key, *, vote: bool = False) -> Ou
     chosen = arrays[column] == key if isinstance(key, str) else np.isclose(arrays[column].astype(float), key)
     if not chosen.any():
         return None
-    return Outcomes(
-        uid=arrays["uid"], label=arrays["label"], prediction=arrays[name][chosen], seed=arrays["seed"][chosen]
-    )
+    label, prediction = arrays["label"].astype(np.int64), arrays[name][chosen].astype(np.int64)
+    correct = (prediction == label).astype(np.float64)
+    if not vote and "correct" in arrays:
+        correct = arrays["correct"][chosen].astype(np.float64)
+    return Outcomes(uid=arrays["uid"], label=label, prediction=prediction, correct=correct, seed=arrays["seed"][chosen])
 
 
 def compare(
@@ -76,9 +81,28 @@ def compare(
         return None
     group_of = dict(zip(store.uids.tolist(), store.groups.tolist(), strict=True))
     difference = paired_difference(
-        first.prediction[np.ix_(row, here)] == first.label[here],
-        second.prediction[np.ix_(other_row, there)] == second.label[there],
+        first.correct[np.ix_(row, here)],
+        second.correct[np.ix_(other_row, there)],
         groups=np.array([group_of.get(name) or name for name in uid.tolist()]),
+        resamples=bootstrap.resamples,
+        confidence=bootstrap.confidence,
+        seed=bootstrap.seed,
+    )
+    return asdict(difference) | {"verdict": difference.verdict}
+
+
+def compare_episodes(
+    first: list[dict[str, Any]], second: list[dict[str, Any]], *, bootstrap: BootstrapSettings
+) -> dict[str, Any] | None:
+    """Return the paired difference over shared few-shot episodes, None for less than five."""
+    scores, others = ({run["seed"]: run["oa"] / 100 for run in runs} for runs in (first, second))
+    shared = sorted(scores.keys() & others.keys())
+    if len(shared) < MIN_EPISODES:
+        return None
+    difference = paired_difference(
+        np.array([[scores[seed] for seed in shared]]),
+        np.array([[others[seed] for seed in shared]]),
+        groups=np.arange(len(shared)),
         resamples=bootstrap.resamples,
         confidence=bootstrap.confidence,
         seed=bootstrap.seed,
@@ -88,7 +112,7 @@ def compare(
 
 def class_accuracy(outcomes: Outcomes, num_classes: int) -> np.ndarray:
     """Return the (num_classes,) accuracy in percent, averaged over seeds; NaN for a class without test objects."""
-    right = (outcomes.prediction == outcomes.label).mean(axis=0)
+    right = outcomes.correct.mean(axis=0)
     counts = np.bincount(outcomes.label, minlength=num_classes)
     sums = np.bincount(outcomes.label, weights=right, minlength=num_classes)
     return np.where(counts > 0, 100 * sums / np.maximum(counts, 1), np.nan)

@@ -8,7 +8,16 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from pointloom.report.album import Album
-from pointloom.report.sentences import count, describe, format_difference, format_seconds, format_spread, protocol_title
+from pointloom.report.sentences import (
+    count,
+    describe,
+    format_difference,
+    format_interval,
+    format_seconds,
+    format_signed,
+    format_spread,
+    protocol_title,
+)
 
 Content = dict[str, Any]
 
@@ -26,8 +35,12 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
 
     environment = _environment(autoescape=True)
     environment.filters["data_uri"] = album.data_uri
+    spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
     return environment.from_string(_read("report.html.j2")).render(
         content=content,
+        sections=_sections(content),
+        total_cpu=sum(spent) if spent else None,
+        tsne=[name.removeprefix("tsne/") for name in figures if name.startswith("tsne/")],
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         viewer=viewer,
         viewer_json=_script_safe(json.dumps(viewer)),
@@ -42,13 +55,40 @@ def render_markdown(content: Content) -> str:
     return _environment(autoescape=False).from_string(_read("report.md.j2")).render(content=content)
 
 
+def _sections(content: Content) -> list[tuple[str, str]]:
+    """Return anchors and titles of the table of contents."""
+    labelled = [
+        ("results", "Results"),
+        ("reading", "How to read this"),
+        ("low-label", "Low-label curves"),
+        ("classes", "Per class"),
+    ]
+    return [
+        *(labelled if content["dataset"]["labelled"] else [("reading", "How to read this")]),
+        ("curves", "Training curves"),
+        ("reconstructions", "Reconstructions"),
+        ("features", "Features"),
+        ("retrieval", "Retrieval"),
+        ("view", "3D view"),
+        ("inputs", "Inputs"),
+        ("quarantine", "Quarantined inputs"),
+        ("lineage", "Cost and lineage"),
+    ]
+
+
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
-        autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {
         "spread": format_spread,
         "difference": format_difference,
+        "interval": format_interval,
+        "signed": format_signed,
         "seconds": format_seconds,
         "protocol": protocol_title,
         "describe": describe,

@@ -89,7 +89,8 @@ def pick_queries(gallery: Gallery, *, count: int, seed: int) -> list[int]:
     """Return seeded query positions, each of another class while classes last; never chosen by how well they do."""
     order = np.random.default_rng(seed).permutation(len(gallery.uid))
     seen: set[int] = set()
-    first, rest = [], []
+    first: list[int] = []
+    rest: list[int] = []
     for position in order.tolist():
         label = int(gallery.label[position])
         (rest if label >= 0 and label in seen else first).append(position)

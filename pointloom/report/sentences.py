@@ -17,7 +17,18 @@ def format_difference(value: Row | None) -> str:
     """Return ``+5.2 [+2.1, +8.3]``, a dash for none."""
     if value is None:
         return "–"
-    return f"{_signed(value['mean'])} [{_signed(value['low'])}, {_signed(value['high'])}]"
+    return f"{format_signed(value['mean'])} {format_interval(value)}"
+
+
+def format_interval(value: Row) -> str:
+    """Return ``[+2.1, +8.3]``."""
+    return f"[{format_signed(value['low'])}, {format_signed(value['high'])}]"
+
+
+def format_signed(value: float) -> str:
+    """Return a number with its sign and one decimal; what rounds to zero has no sign."""
+    text = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if text in {"+0.0", "−0.0"} else text
 
 
 def format_seconds(value: float | None) -> str:
@@ -29,10 +40,6 @@ def format_seconds(value: float | None) -> str:
     minutes, seconds = divmod(round(value), 60)
     hours, rest = divmod(minutes, 60)
     return f"{hours} h {rest:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
 
 
 def describe(row: Row) -> str:
@@ -75,15 +82,16 @@ def headline(
     for row in probe:
         if row["trained"] and row["difference"]:
             found.append(
-                f"Frozen features, {protocol_title(row['protocol'])}: {row['name']} reaches {format_spread(row['oa'])} %; "
-                f"against random weights {judge(row['difference'])}."
+                f"Frozen features, {protocol_title(row['protocol'])}: {row['name']} reaches "
+                f"{format_spread(row['oa'])} %; against random weights {judge(row['difference'])}."
             )
     largest = max((row["fraction"] for row in low_label), default=None)
     for row in low_label:
         if row["trained"] and row["difference"] and row["fraction"] != largest:
             found.append(
-                f"With {100 * row['fraction']:g} % of the training labels {row['name']} reaches {format_spread(row['oa'])} %; "
-                f"against training from scratch on the same labels {judge(row['difference'])}."
+                f"With {100 * row['fraction']:g} % of the training labels {row['name']} reaches "
+                f"{format_spread(row['oa'])} %; against training from scratch on the same labels "
+                f"{judge(row['difference'])}."
             )
     return found
 
@@ -99,49 +107,3 @@ def protocol_title(protocol: str) -> str:
     if protocol.startswith("few_shot"):
         return "few-shot " + protocol.removeprefix("few_shot").strip("_")
     return titles.get(protocol, protocol)
-
-
-def reading_notes(content: Row) -> list[str]:
-    """Return what a reader must know before quoting a number."""
-    notes = []
-    if not content["dataset"]["labelled"]:
-        return [
-            "The data has no class labels. Everything that needs labels (fine-tuning, probes, per-class results, "
-            "retrieval scores) was skipped; what is left shows the data, the pre-training and the features."
-        ]
-    rows = content["finetune"] or content["probe"]
-    tests = content["num_test"]
-    if rows and tests:
-        notes.append(
-            f"The test set has {tests} objects: one standard error of an accuracy near {rows[-1]['oa']['mean']:.0f} % is "
-            f"{content['standard_error']:.1f} points. ± is the standard deviation over seeds and is usually smaller: "
-            "it does not contain the noise of the test set. The intervals do."
-        )
-    notes.append(
-        f"Intervals are paired: the same test objects and seeds for both sides, {content['bootstrap']['resamples']:,} bootstrap "
-        f"resamples over groups of objects and over seeds, {100 * content['bootstrap']['confidence']:g} % coverage. An interval "
-        "that holds 0 is “no proven difference”, whichever mean is larger. Many intervals are shown; at this coverage about "
-        f"one in {round(1 / (1 - content['bootstrap']['confidence']))} misses its true value by chance."
-    )
-    rules = sorted({str(row["selection"]) for row in content["finetune"] if row["selection"]})
-    rule_words = {"last": "the last epoch is used, no choice was made on the test set", "official": (
-        "the best epoch on the test set is used, as the field does: these numbers are optimistic"
-    )}
-    notes += [f"Selection “{rule}”: {rule_words.get(rule, 'see the parameters')}." for rule in rules]
-    notes.append(
-        "“Voted” averages the predictions of several point draws and scales of each test object; it costs that many more "
-        "forward passes, and is never mixed with the single column."
-    )
-    notes.append(
-        "The tag says which labels the encoder saw before it was fine-tuned or probed: none, captions (which may name the "
-        "class) or classes. Only rows with the tag none may be called self-supervised. Fine-tuning and probes use class "
-        "labels in every row."
-    )
-    notes.append(
-        "Equal fine-tuning epochs favour a pre-trained encoder, because its pre-training is not counted. The row trained "
-        "longer from scratch is the control; its compute as a multiple of pre-training plus fine-tuning stands beside it."
-    )
-    seeds = sorted({str(row["seed_covers"]) for row in rows if row["seed_covers"]})
-    if seeds:
-        notes.append(f"A seed covers: {'; '.join(seeds)}. What it does not cover (such as another pre-training) is not in ±.")
-    return notes

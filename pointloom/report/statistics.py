@@ -1,9 +1,10 @@
 """Means, standard errors and paired bootstrap intervals of accuracies, all in percent."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Float, Shaped
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def standard_error(accuracy: float, count: int) -> float:
 
 
 def paired_difference(
-    first: Bool[np.ndarray, "s t"],
-    second: Bool[np.ndarray, "s t"],
+    first: Float[np.ndarray, "s t"],
+    second: Float[np.ndarray, "s t"],
     *,
     groups: Shaped[np.ndarray, " t"],
     resamples: int,
@@ -81,7 +82,7 @@ def paired_difference(
     only the objects are drawn. The interval is the percentile interval.
 
     Args:
-        first: True where the first system is right.
+        first: 1 where the first system is right, 0 where it is wrong, or the share of point draws in which it is right.
         second: The same for the second system.
         groups: Group of every test object.
         resamples: Number of bootstrap resamples.
@@ -96,15 +97,14 @@ def paired_difference(
             f"paired systems have shapes {first.shape} and {second.shape} and {groups.shape} groups, expected equal "
             "(seeds, objects) arrays that are not empty"
         )
-    gain = first.astype(np.float64) - second.astype(np.float64)
+    gain = first - second
     _, member = np.unique(groups, return_inverse=True)
     num_seeds, num_groups = len(gain), int(member.max()) + 1
     sums = np.stack([np.bincount(member, weights=row, minlength=num_groups) for row in gain])  # (S, G)
     sizes = np.bincount(member, minlength=num_groups)
 
-    rng = np.random.default_rng(seed)
-    group_weight = rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=resamples)  # (R, G)
-    seed_weight = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=resamples)  # (R, S)
+    group_weight = _draws(num_groups, resamples, seed)  # (R, G)
+    seed_weight = _draws(num_seeds, resamples, seed + 1)  # (R, S)
     totals = (group_weight @ sums.T * seed_weight).sum(axis=1) / num_seeds
     sampled = 100 * totals / (group_weight @ sizes)
     tail = (1 - confidence) / 2
@@ -117,3 +117,10 @@ def paired_difference(
         objects=gain.shape[1],
         groups=num_groups,
     )
+
+
+@lru_cache(maxsize=8)
+def _draws(count: int, resamples: int, seed: int) -> Float[np.ndarray, "r {count}"]:
+    """Return how often each of ``count`` items is drawn in every resample; all comparisons of a report share it."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from pointloom.report.inputs import ReportInputs, ResultRecord
-from pointloom.report.outcomes import BootstrapSettings, compare, select_outcomes
-from pointloom.report.statistics import spread
+from pointloom.report.outcomes import BootstrapSettings, compare, compare_episodes, select_outcomes
+from pointloom.report.statistics import spread, standard_error
 
 Row = dict[str, Any]
 ORDER = {"svm": 0, "linear": 1, "mlp3": 2}
@@ -19,7 +19,7 @@ def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSe
         fraction = max(_fractions(result), default=None)
         if fraction is None:
             continue
-        row = _header(result) | _cost(inputs, result, fraction) | _accuracies(_at(result, fraction))
+        row = _header(result) | _cost(inputs, result, fraction) | _accuracies(_at(result, fraction), _num_test(result))
         row["fraction"] = fraction
         row["epochs"] = _at(result, fraction)[0].get("epochs", result.protocol.get("epochs"))
         row["is_baseline"] = result.name == baseline
@@ -69,7 +69,7 @@ def low_label_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapS
             runs = _at(result, fraction)
             if not runs:
                 continue
-            row = _header(result) | _accuracies(runs)
+            row = _header(result) | _accuracies(runs, _num_test(result))
             row |= {"fraction": fraction, "num_train": runs[0].get("num_train"), "epochs": runs[0].get("epochs")}
             row["is_baseline"] = result.name == baseline
             rows.append(row | _differences(inputs, result, reference, fraction, bootstrap))
@@ -83,26 +83,22 @@ def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSetti
     rows = []
     for protocol in sorted(found, key=lambda name: (ORDER.get(name, len(ORDER)), name)):
         for result in _ordered(inputs.probe):
-            runs = [run for run in result.runs if run.get("protocol") == protocol]
+            runs = _of(result, protocol)
             if not runs:
                 continue
-            row = _header(result) | _accuracies(runs) | {"protocol": protocol, "is_baseline": result.name == baseline}
+            few_shot = protocol.startswith("few_shot")
+            row = _header(result) | _accuracies(runs, None if few_shot else _num_test(result))
+            row |= {"protocol": protocol, "is_baseline": result.name == baseline, "difference": None}
+            row["repeat"] = "episode" if few_shot else "seed"
             row["C"] = sorted({float(run["C"]) for run in runs if run.get("C") is not None})
-            row["difference"] = None
-            row["difference_mean"] = None
             if reference is not None and reference is not result:
                 first, second = select_outcomes(result, protocol), select_outcomes(reference, protocol)
-                row["difference"] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
-                row["difference_mean"] = _seed_difference(runs, reference, protocol)
+                if few_shot:
+                    row["difference"] = compare_episodes(runs, _of(reference, protocol), bootstrap=bootstrap)
+                else:
+                    row["difference"] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
             rows.append(row)
     return rows
-
-
-def _seed_difference(runs: list[Row], reference: ResultRecord, protocol: str) -> float | None:
-    """Return the mean difference over shared seeds, for protocols without one prediction per test object."""
-    theirs = {run.get("seed"): run["oa"] for run in reference.runs if run.get("protocol") == protocol}
-    gains = [run["oa"] - theirs[run.get("seed")] for run in runs if run.get("seed") in theirs]
-    return float(sum(gains) / len(gains)) if gains else None
 
 
 def _ordered(results: dict[str, ResultRecord]) -> list[ResultRecord]:
@@ -121,6 +117,15 @@ def _at(result: ResultRecord, fraction: float) -> list[Row]:
     return [run for run in result.runs if run.get("fraction") == fraction]
 
 
+def _of(result: ResultRecord, protocol: str) -> list[Row]:
+    return [run for run in result.runs if run.get("protocol") == protocol]
+
+
+def _num_test(result: ResultRecord) -> int | None:
+    number = result.card.get("data", {}).get("num_test")
+    return int(number) if number else None
+
+
 def _header(result: ResultRecord) -> Row:
     encoder, protocol = result.encoder, result.protocol
     return {
@@ -130,7 +135,7 @@ def _header(result: ResultRecord) -> Row:
         "trained": result.trained,
         "labels": encoder.get("labels", "none"),
         "num_parameters": encoder.get("num_parameters"),
-        "num_test": result.card.get("data", {}).get("num_test"),
+        "num_test": _num_test(result),
         "selection": protocol.get("selection"),
         "votes": protocol.get("votes"),
         "num_points": protocol.get("num_points"),
@@ -138,11 +143,13 @@ def _header(result: ResultRecord) -> Row:
     }
 
 
-def _accuracies(runs: list[Row]) -> Row:
+def _accuracies(runs: list[Row], num_test: int | None) -> Row:
+    """Return the accuracies, and the standard error of the test set where every test object was classified."""
     row: Row = {"seeds": len({run.get("seed") for run in runs})}
     for key in ("oa", "oa_vote", "macc", "macc_vote"):
         found = spread([float(run[key]) for run in runs if run.get(key) is not None])
         row[key] = asdict(found) if found else None
+    row["standard_error"] = standard_error(row["oa"]["mean"], num_test) if row["oa"] and num_test else None
     return row
 
 
@@ -154,11 +161,10 @@ def _cost(inputs: ReportInputs, result: ResultRecord, fraction: float) -> Row:
     for stage in inputs.stages:
         if result.trained and encoder is not None and (stage.stage, stage.name) == ("pretrain", encoder.name):
             before = stage.run.get("cpu_s")
-    known = spent is not None and before is not None
     return {
         "cpu_pretrain_s": before,
         "cpu_finetune_s": spent.mean if spent else None,
-        "cpu_total_s": before + spent.mean if known and before is not None and spent is not None else None,
+        "cpu_total_s": None if before is None or spent is None else before + spent.mean,
     }
 
 

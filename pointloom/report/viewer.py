@@ -33,7 +33,9 @@ def viewer_entries(inputs: ReportInputs, *, count: int, seed: int, detail: list[
                 seen = samples["coord"][position][samples["visible"][position].astype(bool)]
                 cloud = np.concatenate([seen, samples["reconstruction"][position]]).astype(np.float32)
                 color = np.repeat(
-                    np.array([VISIBLE_COLOR, PREDICTED_COLOR], dtype=np.uint8), [len(seen), len(cloud) - len(seen)], axis=0
+                    np.array([VISIBLE_COLOR, PREDICTED_COLOR], dtype=np.uint8),
+                    [len(seen), len(cloud) - len(seen)],
+                    axis=0,
                 )
                 title = f"{title_of(store, uid)} · {encoder.name}"
                 entries.append(pack_cloud("Reconstructions (orange: predicted)", title, cloud, color))
@@ -44,13 +46,13 @@ def viewer_entries(inputs: ReportInputs, *, count: int, seed: int, detail: list[
             for position, uid in enumerate(arrays["point_uid"][:MIXED].tolist()):
                 cloud = arrays["point_coord"][position].astype(np.float32)
                 title = f"{title_of(store, uid)} · {name}"
-                entries.append(pack_cloud("Point features (first three principal components)", title, cloud, colors[position]))
+                entries.append(
+                    pack_cloud("Point features (first three principal components)", title, cloud, colors[position])
+                )
     return entries
 
 
-def pack_cloud(
-    group: str, title: str, coord: Float32[np.ndarray, "n 3"], color: UInt8[np.ndarray, "n 3"]
-) -> Entry:
+def pack_cloud(group: str, title: str, coord: Float32[np.ndarray, "n 3"], color: UInt8[np.ndarray, "n 3"]) -> Entry:
     """Return one cloud as base64: little-endian int16 coordinates in units of ``scale``, and 8-bit colours."""
     step = max(1, -(-len(coord) // MAX_POINTS))
     coord, color = coord[::step], color[::step]

@@ -72,7 +72,8 @@ def _index(dataset: Path) -> dict[str, np.ndarray]:
     from pointloom.data.shards import ObjectStore
 
     store = ObjectStore(dataset)
-    return {"uid": store.uids, "split": store.splits, "label": store.labels, "digest": np.array(store.info.digest)}
+    arrays = {"uid": store.uids, "split": store.splits, "label": store.labels}
+    return arrays | {"digest": np.array(store.info.digest), "classes": np.array(store.info.classes or CLASSES)}
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -111,7 +112,8 @@ def write_encoder(models: Path, dataset: Path, name: str, *, method: str, builde
         uid=store.uids[rows],
         coord=coord,
         visible=rng.uniform(size=coord.shape[:2]) < 0.45,
-        reconstruction=coord[:, : num_points // 2] + rng.normal(0, 0.02, size=(len(rows), num_points // 2, 3)).astype("f4"),
+        reconstruction=coord[:, : num_points // 2]
+        + rng.normal(0, 0.02, size=(len(rows), num_points // 2, 3)).astype("f4"),
     )
 
 
@@ -120,6 +122,7 @@ def write_finetune(
 ) -> None:
     """Write made-up fine-tuning runs whose predictions agree with their accuracies."""
     index = _index(dataset)
+    classes = index["classes"].tolist()
     test, rng = index["split"] == "test", np.random.default_rng(len(name))
     uid, label = index["uid"][test], index["label"][test]
     luck = np.random.default_rng(7).uniform(size=len(uid))  # shared: some objects are hard for everybody
@@ -127,7 +130,7 @@ def write_finetune(
     for fraction in fractions:
         for seed in range(seeds):
             skill = SKILLS[name] - 0.15 * (1 - fraction) * (1.4 if method == "untrained" else 1.0)
-            wrong = (label + rng.integers(1, len(CLASSES), size=len(uid))) % len(CLASSES)
+            wrong = (label + rng.integers(1, len(classes), size=len(uid))) % len(classes)
             noise = rng.uniform(size=len(uid))
             single = np.where(0.8 * luck + 0.2 * noise < skill, label, wrong)
             vote = np.where(0.8 * luck + 0.2 * noise < skill + 0.03, label, wrong)
@@ -138,7 +141,7 @@ def write_finetune(
             for key, chosen in (("", single), ("_vote", vote)):
                 run["oa" + key] = float(100 * (chosen == label).mean())
                 run["macc" + key] = float(
-                    100 * np.mean([(chosen == label)[label == c].mean() for c in range(len(CLASSES))])
+                    100 * np.mean([(chosen == label)[label == c].mean() for c in range(len(classes))])
                 )
             runs.append(run)
             curve += [
@@ -150,7 +153,7 @@ def write_finetune(
     card["encoder"] = {"builder": builder, "method": method, "labels": "none", "sha256": f"sha-{name}"} | {
         "num_parameters": 2_790_000
     }
-    card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": list(CLASSES)}
+    card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": classes}
     card["protocol"] = {"selection": "last", "epochs": EPOCHS.get(name, 40), "votes": 10, "num_points": 1024}
     card["protocol"] |= {"head": "linear", "seed_covers": "head initialisation, order of the data, augmentation"}
     _write_json(folder / "result.json", card)
@@ -169,6 +172,7 @@ def write_finetune(
 def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: int, labelled: bool) -> None:
     """Write made-up probe runs and features that separate the classes as well as the skill says."""
     index = _index(dataset)
+    classes = index["classes"].tolist()
     test, rng = index["split"] == "test", np.random.default_rng(3)
     uid, label = index["uid"][test], index["label"][test]
     runs, predictions, protocols = [], [], []
@@ -177,7 +181,7 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
     for protocol in ("svm", "linear", "few_shot_5w10s") if labelled else ():
         for seed in range(seeds):
             right = 0.8 * luck + 0.2 * rng.uniform(size=len(uid)) < skill
-            chosen = np.where(right, label, (label + 1) % len(CLASSES))
+            chosen = np.where(right, label, (label + 1) % len(classes))
             run = {"protocol": protocol, "seed": seed, "oa": float(100 * right.mean()), "macc": 40.0, "cpu_s": 12.0}
             if protocol == "svm":
                 run["C"] = 0.1
@@ -188,7 +192,7 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
     folder = results / "probe" / name
     card = {"format": 1, "stage": "probe", "name": name, "runs": runs, "protocol": {"seed_covers": "point draw"}}
     card["encoder"] = {"builder": "point_mae_tiny", "method": method, "labels": "none", "sha256": f"sha-{name}"}
-    card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": list(CLASSES)}
+    card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": classes}
     _write_json(folder / "result.json", card)
     if labelled:
         np.savez(
@@ -204,7 +208,7 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
     store = ObjectStore(dataset)
     rows = np.flatnonzero(test)[:4] if test.any() else np.arange(4)
     coord = store.coords(rows, min(256, store.info.num_points))
-    means = rng.normal(size=(len(CLASSES) + 1, 16)) * 2 * skill
+    means = rng.normal(size=(len(classes) + 1, 16)) * 2 * skill
     np.savez(
         folder / "features.npz",
         uid=index["uid"],
@@ -220,7 +224,10 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
 def write_runs(runs: Path) -> None:
     """Write the metrics files of the earlier stages."""
     run = {"wall_s": 95.0, "cpu_s": 171.0, "peak_memory_mb": 812.5, "started": "2026-01-02T03:04:05+00:00"}
-    run |= {"versions": {"torch": "2.13.0", "pointloom": "0.1.0"}, "git": {"revision": "0123456789abcdef", "dirty": True}}
+    run |= {
+        "versions": {"torch": "2.13.0", "pointloom": "0.1.0"},
+        "git": {"revision": "0123456789abcdef", "dirty": True},
+    }
     run |= {"params_sha256": "ab" * 32, "data_digest": "cd" * 32, "mlflow_run_id": "f00", "load_average": 1.5}
     names = ["prepare", "pretrain/mae", "finetune/mae", "finetune/scratch", "probe/mae"]
     for name in names:
