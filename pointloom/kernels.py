@@ -1,6 +1,7 @@
 """Compiled CPU kernels of the point operations; ``ops`` wraps, documents and checks them.
 
-They live outside of ``ops`` because the shape-checking import hook of the tests cannot wrap compiled functions.
+They live outside of ``ops`` because the shape-checking import hook of the tests cannot wrap compiled functions, and
+so that the worker processes of ``prepare`` need not import torch.
 """
 
 import numpy as np
@@ -8,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 _BUCKET_SIZE = 64
+_GRID_BITS = 10
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -124,3 +126,39 @@ def knn_batch(
             if not np.isfinite(nearest[k - 1]):
                 return False
     return True
+
+
+def fps_order(coord: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return a permutation of one cloud in which every prefix is a farthest-point subset, starting from index 0.
+
+    Buckets of nearby points whose bounding box is too far from the newest point to change are skipped, so that the
+    cost grows far slower than n squared; the order is exactly that of the plain algorithm, with repeated points last.
+
+    Args:
+        coord: (n, 3) finite coordinates.
+
+    Returns:
+        (n,) indices.
+
+    Raises:
+        ValueError: The shape is wrong or a coordinate is not finite.
+    """
+    if coord.ndim != 2 or coord.shape[1] != 3 or len(coord) == 0:
+        raise ValueError(f"expected a cloud of shape (n, 3) with n > 0, got {coord.shape}")
+    if not np.isfinite(coord).all():
+        raise ValueError("coordinates must be finite, got NaN or infinity")
+    points = np.ascontiguousarray(coord, dtype=np.float32)
+    order: NDArray[np.int64] = fps_pruned(points, _curve_order(points))
+    return order
+
+
+def _curve_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Sort points along a space-filling (Morton) curve, so that runs of them lie close together."""
+    low = points.min(0)
+    extent = max(float((points.max(0) - low).max()), 1e-30)
+    cells = ((points - low) * ((2**_GRID_BITS - 1) / extent)).astype(np.int64)
+    code = np.zeros(len(points), dtype=np.int64)
+    for bit in range(_GRID_BITS):
+        for axis in range(3):
+            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return np.argsort(code, kind="stable").astype(np.int64)

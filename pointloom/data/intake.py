@@ -94,7 +94,7 @@ class Intake:
     def _finish(
         self, source: SourceObject, shape: Surface | Cloud, *, up: str, sha256: str, **words: Any
     ) -> tuple[ObjectRecord, ObjectPoints]:
-        from pointloom.ops.sampling import fps_order
+        from pointloom.kernels import fps_order
 
         generator = _generator(self.seed, source.uid)
         if isinstance(shape, Cloud):
@@ -155,7 +155,7 @@ def warm_up() -> None:
     """Import and compile what every object needs, before its time is counted."""
     import trimesh
 
-    from pointloom.ops.sampling import fps_order
+    from pointloom.kernels import fps_order
 
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)  # what matters ends up in the quarantine
     trimesh.creation.box()

@@ -1,10 +1,11 @@
 """Point operations: pure tensor functions without parameters or files, one public function per operation."""
 
+from pointloom.kernels import fps_order
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.chamfer import chamfer_distance
 from pointloom.ops.neighbors import gather_points, group_points, interpolate_features, knn
 from pointloom.ops.pooling import max_over_points
-from pointloom.ops.sampling import farthest_point_sampling, fps_order
+from pointloom.ops.sampling import farthest_point_sampling
 
 __all__ = [
     "chamfer_distance",

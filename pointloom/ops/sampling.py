@@ -7,13 +7,10 @@ largest squared distance (float32, plain differences) to the points chosen so fa
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pointloom import kernels
 from pointloom.ops.backend import choose_backend
-
-_GRID_BITS = 10
 
 
 def farthest_point_sampling(
@@ -72,39 +69,3 @@ def _fps_torch(coord: Float[Tensor, "b n 3"], num: int, start: int, skip_near_or
         distance = torch.minimum(distance, dx * dx + dy * dy + dz * dz)
         current = distance.argmax(1, keepdim=True)
     return chosen
-
-
-def fps_order(coord: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return a permutation of one cloud in which every prefix is a farthest-point subset, starting from index 0.
-
-    Buckets of nearby points whose bounding box is too far from the newest point to change are skipped, so that the
-    cost grows far slower than n squared; the order is exactly that of the plain algorithm, with repeated points last.
-
-    Args:
-        coord: (n, 3) finite coordinates.
-
-    Returns:
-        (n,) indices.
-
-    Raises:
-        ValueError: The shape is wrong or a coordinate is not finite.
-    """
-    if coord.ndim != 2 or coord.shape[1] != 3 or len(coord) == 0:
-        raise ValueError(f"expected a cloud of shape (n, 3) with n > 0, got {coord.shape}")
-    if not np.isfinite(coord).all():
-        raise ValueError("coordinates must be finite, got NaN or infinity")
-    points = np.ascontiguousarray(coord, dtype=np.float32)
-    order: NDArray[np.int64] = kernels.fps_pruned(points, _curve_order(points))
-    return order
-
-
-def _curve_order(points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Sort points along a space-filling (Morton) curve, so that runs of them lie close together."""
-    low = points.min(0)
-    extent = max(float((points.max(0) - low).max()), 1e-30)
-    cells = ((points - low) * ((2**_GRID_BITS - 1) / extent)).astype(np.int64)
-    code = np.zeros(len(points), dtype=np.int64)
-    for bit in range(_GRID_BITS):
-        for axis in range(3):
-            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return np.argsort(code, kind="stable").astype(np.int64)
