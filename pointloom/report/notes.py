@@ -57,9 +57,7 @@ def reading_notes(content: Row) -> list[str]:
         notes.append(EQUAL_COMPUTE if max(shares, default=0) >= CONTROL_SHARE else NO_CONTROL)
     for table, word in (("finetune", "Fine-tuning"), ("probe", "Probes")):
         for covers in sorted({str(row["seed_covers"]) for row in content[table] if row["seed_covers"]}):
-            notes.append(
-                f"{word}: a seed covers {covers}. Each encoder was pre-trained once; another pre-training run is not in ±."
-            )
+            notes.append(f"{word}: a seed covers {covers}. Each encoder was pre-trained once.")
     if any(row["seeds"] == 1 for row in rows):
         notes.append("A row with one seed has no ±; its intervals cover the choice of test objects only.")
     return notes

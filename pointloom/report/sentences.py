@@ -51,14 +51,13 @@ def describe(row: Row) -> str:
 
 def judge(difference: Row) -> str:
     """Return a difference in words with its interval."""
-    words = {"better": "proven better", "worse": "proven worse"}.get(difference["verdict"], difference["verdict"])
-    return f"{format_difference(difference)} points ({words})"
+    return f"{format_difference(difference)} points ({difference['verdict']})"
 
 
 def headline(
     *, finetune: Sequence[Row], comparisons: Sequence[Row], probe: Sequence[Row], low_label: Sequence[Row]
 ) -> list[str]:
-    """Return the findings in the order a reader asks for them."""
+    """Return the findings in the order a reader asks for them; other architectures are left to the tables."""
     found = []
     by_name = {row["name"]: row for row in finetune}
     for row in finetune:
@@ -70,7 +69,7 @@ def headline(
                 + f" ({count(row['seeds'], 'seed')})."
             )
     for row in comparisons:
-        if not row["difference"]:
+        if not row["difference"] or not row["same_architecture"]:
             continue
         control = by_name.get(row["control"], {})
         what = f"{row['control']} ({format_spread(control.get('oa'))} %"
@@ -83,17 +82,24 @@ def headline(
         if row["trained"] and row["difference"]:
             found.append(
                 f"Frozen features, {protocol_title(row['protocol'])}: {row['name']} reaches "
-                f"{format_spread(row['oa'])} %; against random weights {judge(row['difference'])}."
+                f"{format_spread(row['oa'])} %; against {baseline(probe)} {judge(row['difference'])}."
             )
     largest = max((row["fraction"] for row in low_label), default=None)
     for row in low_label:
         if row["trained"] and row["difference"] and row["fraction"] != largest:
             found.append(
                 f"With {100 * row['fraction']:g} % of the training labels {row['name']} reaches "
-                f"{format_spread(row['oa'])} %; against training from scratch on the same labels "
+                f"{format_spread(row['oa'])} %; against {baseline(low_label)} on the same labels "
                 f"{judge(row['difference'])}."
             )
     return found
+
+
+def baseline(rows: Sequence[Row]) -> str:
+    """Return the name of the row that differences are taken against, with what it is."""
+    found = [row for row in rows if row["is_baseline"]]
+    kind = "random weights" if "protocol" in found[0] else "from scratch"
+    return found[0]["name"] + ("" if found[0]["trained"] else f" ({kind})")
 
 
 def count(number: int, noun: str) -> str:
@@ -105,5 +111,6 @@ def protocol_title(protocol: str) -> str:
     """Return the name of a probe protocol in words."""
     titles = {"svm": "linear SVM", "linear": "linear classifier", "mlp3": "three-layer MLP"}
     if protocol.startswith("few_shot"):
-        return "few-shot " + protocol.removeprefix("few_shot").strip("_")
+        way, _, shot = protocol.removeprefix("few_shot_").rstrip("s").partition("w")
+        return f"few-shot, {way}-way {shot}-shot"
     return titles.get(protocol, protocol)
