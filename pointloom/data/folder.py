@@ -82,10 +82,10 @@ def _discover(folder: Path, *, skip: set[Path]) -> tuple[list[str], list[Failure
             other[suffix or "no suffix"] += 1
     notes = []
     if text:
-        notes.append(f"{len(text)} text files without coordinates were ignored, such as {text[0]}.")
+        notes.append(f"Text files without coordinates, ignored: {len(text)}, such as {text[0]}.")
     if other:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in other.most_common(5))
-        notes.append(f"{other.total()} other files were ignored ({kinds}).")
+        notes.append(f"Other files, ignored: {other.total()} ({kinds}).")
     if (folder / "lists").is_dir():
         notes.append("The sub-folder lists/ was not searched for shapes.")
     return sorted(shapes), failures, notes
@@ -170,7 +170,7 @@ def _from_labels(folder: Path, shapes: list[str]) -> tuple[list[SourceObject], l
         elif not (folder / path).is_file():
             raise DataError(f"{folder / LABELS}: {path!r} is listed but there is no such file")
     left_out = len(listed - set(rows))
-    return objects, [f"{left_out} files are not in {LABELS} and were left out."] if left_out else []
+    return objects, [f"Files that are not in {LABELS}, left out: {left_out}."] if left_out else []
 
 
 def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
@@ -229,5 +229,5 @@ def _apply_lists(objects: list[SourceObject], train: Path, test: Path) -> tuple[
         splits |= dict.fromkeys(paths, split)
     kept = [replace(o, split=splits[o.path]) for o in objects if o.path in splits]
     dropped = len(objects) - len(kept)
-    notes = [f"{dropped} objects are in neither list and were left out."] if dropped else []
+    notes = [f"Objects in neither list, left out: {dropped}."] if dropped else []
     return kept, notes

@@ -121,15 +121,15 @@ def split_notes(objects: Iterable[SourceObject]) -> list[str]:
     no_test = sorted(c for c, n in counts.items() if n["test"] == 0)
     no_train = sorted(c for c, n in counts.items() if n["train"] == 0)
     if no_test:
-        notes.append(f"{len(no_test)} categories have no test object: {_some(no_test)}.")
+        notes.append(f"Categories without a test object ({len(no_test)}): {_some(no_test)}.")
     if no_train:
-        notes.append(f"{len(no_train)} categories have test objects only and cannot be learnt: {_some(no_train)}.")
+        notes.append(f"Categories with test objects only, which cannot be learnt ({len(no_train)}): {_some(no_train)}.")
     if not counts:
         notes.append("No object has a category: everything that needs labels is skipped.")
     elif len(counts) == 1:
         notes.append(f"There is one category only ({next(iter(counts))}): nothing can be classified.")
     if counts and unlabelled:
-        notes.append(f"{unlabelled} objects have no category and are used without a label.")
+        notes.append(f"Objects without a category, used without a label: {unlabelled}.")
     return notes
 
 

@@ -31,7 +31,7 @@ def test_sub_folders_are_categories_and_hidden_files_are_ignored(tmp_path: Path)
         "chair/b.OBJ": "chair",
         "g.off": None,
     }
-    assert "1 objects have no category and are used without a label." in listing.notes
+    assert "Objects without a category, used without a label: 1." in listing.notes
 
 
 def test_materials_textures_and_lists_are_no_objects(tmp_path: Path) -> None:
@@ -40,8 +40,8 @@ def test_materials_textures_and_lists_are_no_objects(tmp_path: Path) -> None:
     listing = listed(tmp_path)
     assert [o.path for o in listing.objects] == ["bed/b.obj", "bed/b2.obj", "chair/a.obj"]
     notes = " ".join(listing.notes)
-    assert "2 text files without coordinates were ignored, such as classes.txt." in notes
-    assert "3 other files were ignored (1 .mtl, 1 .png, 1 .bin)." in notes
+    assert "Text files without coordinates, ignored: 2, such as classes.txt." in notes
+    assert "Other files, ignored: 3 (1 .mtl, 1 .png, 1 .bin)." in notes
     assert "The sub-folder lists/ was not searched for shapes." in notes
 
 
@@ -81,7 +81,7 @@ def test_labels_csv_decides(tmp_path: Path) -> None:
     assert (first.category, first.name, first.group, first.split) == ("chair", "My chair", "g1", "train")
     assert (second.category, second.name, second.split) == (None, "b", "pretrain")
     assert third.name == "a, b"
-    assert "1 files are not in labels.csv and were left out." in listing.notes
+    assert "Files that are not in labels.csv, left out: 1." in listing.notes
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_lists_decide_the_split_and_drop_the_rest(tmp_path: Path) -> None:
         "chair/1.off": "test",
         "chair/2.off": "train",
     }
-    assert "1 objects are in neither list and were left out." in listing.notes
+    assert "Objects in neither list, left out: 1." in listing.notes
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_category_with_one_object_stays_in_train_and_is_noted() -> None:
     split = split_groups(objects, test_fraction=0.25, seed=0)
     assert split[0].split == "train"
     assert sorted(o.split for o in split[1:]) == ["test", "train"]
-    assert split_notes(split) == ["1 categories have no test object: rare."]
+    assert split_notes(split) == ["Categories without a test object (1): rare."]
 
 
 def test_splits_depend_on_the_seed_only() -> None:

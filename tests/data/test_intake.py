@@ -6,10 +6,11 @@ import trimesh
 from scipy.spatial.distance import cdist
 
 from pointloom.data.folder import list_folder
-from pointloom.data.intake import TO_Z_UP, Intake, object_frame, up_axis
+from pointloom.data.intake import TO_Z_UP, Intake, object_frame, prepare_file, up_axis
 from pointloom.data.quarantine import REASONS, RejectedError
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.sources import list_synthetic
+from pointloom.errors import DataError
 
 
 def intake(folder: Path, **changes: object) -> Intake:
@@ -17,7 +18,7 @@ def intake(folder: Path, **changes: object) -> Intake:
     return Intake(**values)  # type: ignore[arg-type]
 
 
-def prepare_file(path: Path, **changes: object) -> tuple[ObjectRecord, ObjectPoints]:
+def prepare_listed(path: Path, **changes: object) -> tuple[ObjectRecord, ObjectPoints]:
     (source,) = list_folder(path.parent, test_fraction=0.25, seed=0).objects
     return intake(path.parent, **changes)(source)
 
@@ -39,7 +40,7 @@ def tower(path: Path, axis: int) -> Path:
     ("suffix", "up", "axis"), [("glb", "auto", 1), ("stl", "auto", 2), ("off", "x", 0), ("obj", "z", 2)]
 )
 def test_objects_stand_upright_centred_in_the_unit_sphere(tmp_path: Path, suffix: str, up: str, axis: int) -> None:
-    record, points = prepare_file(tower(tmp_path / f"a.{suffix}", axis), up=up, num_points=4096)
+    record, points = prepare_listed(tower(tmp_path / f"a.{suffix}", axis), up=up, num_points=4096)
     extent = np.ptp(points.coord, axis=0)
     assert extent.argmax() == 2
     assert points.coord[np.argsort(points.coord[:, 2])[:800], 2].max() < 0  # the heavy foot is below
@@ -50,7 +51,7 @@ def test_objects_stand_upright_centred_in_the_unit_sphere(tmp_path: Path, suffix
 
 def test_transform_takes_source_vertices_to_the_unit_sphere_exactly(tmp_path: Path) -> None:
     path = tower(tmp_path / "a.glb", 1)
-    transform = np.array(prepare_file(path)[0].transform).reshape(4, 4)
+    transform = np.array(prepare_listed(path)[0].transform).reshape(4, 4)
     vertices = trimesh.load_mesh(path).vertices @ transform[:3, :3].T + transform[:3, 3]
     np.testing.assert_allclose(vertices.max(axis=0), -vertices.min(axis=0), atol=1e-9)
     assert np.linalg.norm(vertices, axis=1).max() == pytest.approx(1)
@@ -80,7 +81,7 @@ def test_a_dae_file_that_declares_its_up_axis_is_believed(tmp_path: Path) -> Non
 
 
 def test_every_prefix_is_a_farthest_point_subset(tmp_path: Path) -> None:
-    points = prepare_file(tower(tmp_path / "a.stl", 2))[1].coord
+    points = prepare_listed(tower(tmp_path / "a.stl", 2))[1].coord
     distance = cdist(points, points)
     for k in (1, 2, 5, 50, 200):
         to_chosen = distance[:, :k].min(axis=1)
@@ -93,7 +94,7 @@ def test_normals_and_colours_follow_the_points(tmp_path: Path) -> None:
     colors[:, 0] = np.where(ball.vertices[:, 1] > 0, 255, 0)  # y of the file is up in the store
     ball.visual = trimesh.visual.ColorVisuals(mesh=ball, vertex_colors=colors)
     ball.export(tmp_path / "a.ply")
-    points = prepare_file(tmp_path / "a.ply", up="y")[1]
+    points = prepare_listed(tmp_path / "a.ply", up="y")[1]
     assert np.einsum("ni,ni->n", points.coord, points.normal).min() > 0.98
     clear = np.abs(points.coord[:, 2]) > 0.15
     np.testing.assert_array_equal(points.color[clear, 0] == 255, points.coord[clear, 2] > 0)
@@ -101,9 +102,9 @@ def test_normals_and_colours_follow_the_points(tmp_path: Path) -> None:
 
 def test_points_do_not_depend_on_the_other_objects_and_do_on_the_seed(tmp_path: Path) -> None:
     path = tower(tmp_path / "a.stl", 2)
-    alone = prepare_file(path)[1].coord
-    np.testing.assert_array_equal(prepare_file(path)[1].coord, alone)
-    assert not np.array_equal(prepare_file(path, seed=1)[1].coord, alone)
+    alone = prepare_listed(path)[1].coord
+    np.testing.assert_array_equal(prepare_listed(path)[1].coord, alone)
+    assert not np.array_equal(prepare_listed(path, seed=1)[1].coord, alone)
 
 
 def test_synthetic_objects_keep_parts_words_and_colours(tmp_path: Path) -> None:
@@ -120,13 +121,23 @@ def test_synthetic_objects_keep_parts_words_and_colours(tmp_path: Path) -> None:
 def test_large_and_empty_files_are_refused_before_they_are_opened(tmp_path: Path) -> None:
     (tmp_path / "a.stl").write_bytes(b"0" * 3_000_000)
     with pytest.raises(RejectedError, match="too_large: 3 MB, the limit max_file_mb is 2"):
-        prepare_file(tmp_path / "a.stl", max_file_mb=2.0)
+        prepare_listed(tmp_path / "a.stl", max_file_mb=2.0)
     (tmp_path / "a.stl").write_bytes(b"")
     with pytest.raises(RejectedError, match="empty: the file has 0 bytes"):
-        prepare_file(tmp_path / "a.stl")
+        prepare_listed(tmp_path / "a.stl")
 
 
 def test_reasons_are_a_closed_set() -> None:
     with pytest.raises(ValueError, match="unknown reason 'odd'; known: unreadable"):
         RejectedError("odd", "")
     assert all(reason.isidentifier() for reason in REASONS)
+
+
+def test_one_file_alone_gives_the_points_it_has_in_a_folder(tmp_path: Path) -> None:
+    path = tower(tmp_path / "a.glb", 1)
+    np.testing.assert_array_equal(prepare_file(path, num_points=256)[1].coord, prepare_listed(path)[1].coord)
+    with pytest.raises(DataError, match="there is no such file"):
+        prepare_file(tmp_path / "b.glb", num_points=256)
+    (tmp_path / "b.fbx").touch()
+    with pytest.raises(DataError, match=r"\.fbx cannot be read; readable: \.asc"):
+        prepare_file(tmp_path / "b.fbx", num_points=256)
