@@ -22,10 +22,12 @@ class Material:
     Attributes:
         color: (3,) linear, 0 to 1.
         texture: (H, W, 3) uint8 sRGB, first row on top; None for a plain material.
+        damaged: There is a texture, but it cannot be decoded.
     """
 
     color: NDArray[np.float32]
     texture: NDArray[np.uint8] | None = None
+    damaged: bool = False
 
 
 def srgb_to_linear(value: NDArray[Any]) -> NDArray[np.float32]:
@@ -78,6 +80,7 @@ def material_of(visual: Any, *, linear_factors: bool) -> Material:
         visual: ``TextureVisuals`` of trimesh.
         linear_factors: The plain colours of the format are linear (glTF), not sRGB.
     """
+    from PIL import Image
     from trimesh.visual.material import PBRMaterial
 
     material = visual.material
@@ -97,16 +100,17 @@ def material_of(visual: Any, *, linear_factors: bool) -> Material:
     if factor is not None:
         rgb = np.asarray(factor)[:3].astype(np.float32) / np.float32(255)
         color = rgb if linear_factors else srgb_to_linear(rgb)
-    return Material(color=color, texture=None if image is None else _pixels(image))
+    if image is None:
+        return Material(color=color)
+    try:
+        return Material(color=color, texture=np.asarray(image.convert("RGB"), dtype=np.uint8))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return Material(color=color, damaged=True)
 
 
 def _declared_diffuse(material: Any) -> NDArray[Any] | None:
     declared = "kd" in getattr(material, "kwargs", {})
     return np.asarray(material.diffuse) if declared else None
-
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def corner_colors(visual: Any, *, num_vertices: int, num_faces: int, linear: bool) -> tuple[str, NDArray[np.float32]]:

@@ -117,7 +117,8 @@ def _flatten(scene: Any, *, linear: bool, warnings: tuple[str, ...]) -> Surface 
         elif type(geometry).__name__ == "PointCloud" and len(geometry.vertices) > 0:
             clouds.append(_cloud(geometry, np.asarray(transform)))
     if pieces:
-        return _join(pieces, warnings)
+        damaged = any(piece.material.damaged for piece in pieces)
+        return _join(pieces, (*warnings, "texture_damaged") if damaged else warnings)
     if clouds:
         return _join_clouds(clouds, warnings)
     raise RejectedError("empty", "the file has neither faces nor points")

@@ -109,6 +109,15 @@ def test_missing_texture_keeps_the_shape_with_its_plain_colour_and_a_warning(tmp
     assert sample(path).color[0].tolist() == [0, 0, 255]
 
 
+def test_a_damaged_texture_is_a_warning_and_no_lost_shape(tmp_path: Path) -> None:
+    random = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (tmp_path / "cut.png").write_bytes(png(random)[:3000])
+    material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "baseColorFactor": [0, 1, 0, 1]}}
+    path = write_gltf(tmp_path / "a.gltf", *quad(material=material, images=[{"uri": "cut.png"}]))
+    assert load_mesh(path).warnings == ("texture_damaged",)
+    assert sample(path).color[0].tolist() == [0, 255, 0]
+
+
 def test_obj_with_texture_and_plain_colours(tmp_path: Path) -> None:
     (tmp_path / "t.png").write_bytes(png(CORNERS))
     (tmp_path / "a.mtl").write_text("newmtl textured\nKd 0.5 0.5 0.5\nmap_Kd t.png\nnewmtl plain\nKd 0.2 0.4 0.6\n")
