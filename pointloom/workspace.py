@@ -21,7 +21,7 @@ DVC_CONFIG = """[core]
     analytics = false
     autostage = false
 [cache]
-    type = "reflink,hardlink,symlink,copy"
+    type = "hardlink,reflink,symlink,copy"
 """
 IGNORED = ("/data/", "/models/", "/results/", "/report/", "/reports/", "/state/", "/mlflow.db*", "/mlartifacts/")
 RAW_README = """# Raw shapes

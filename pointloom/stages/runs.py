@@ -54,7 +54,7 @@ class StageRun:
             self._tracker.set_tags(tags)
 
     def register_encoder(self, folder: Path, *, name: str) -> None:
-        """Keep the folder of an encoder and register it as the newest version of the model ``name``."""
+        """Keep the folder of an encoder and register it as the newest version of the model ``EXPERIMENT-NAME``."""
         if self._tracker:
             self._tracker.register_encoder(folder, name=name)
 

@@ -166,8 +166,10 @@ class Tracker:
         self._write({"event": "artifact", "path": str(path.absolute()), "folder": folder})
 
     def register_encoder(self, path: Path, *, name: str) -> None:
-        """Keep the folder of an encoder with the run and register it as a model version with the alias ``latest``."""
-        self._write({"event": "encoder", "path": str(path.absolute()), "name": name})
+        """Keep the folder of an encoder with the run; register it as ``EXPERIMENT-NAME`` with the alias ``newest``."""
+        self._write(
+            {"event": "encoder", "path": str(path.absolute()), "name": f"{self.start.target.experiment}-{name}"}
+        )
 
     def finish(self, status: str, *, max_wait_s: float = MAX_WAIT_S) -> str | None:
         """End the run and wait a bounded time for the sender.

@@ -99,7 +99,7 @@ def test_encoder_is_registered_with_its_card_and_alias(store: TrackingTarget, tm
     (folder / "encoder.json").write_text("{}")
     for _ in range(2):
         tracker = Tracker(start(store), tmp_path)
-        tracker.register_encoder(folder, name="shapes-mae")
+        tracker.register_encoder(folder, name="mae")
         tracker.finish("FINISHED")
     version = make_client(store.uri).get_model_version_by_alias("shapes-mae", "newest")
     assert (str(version.version), version.description) == ("2", "# An encoder")
