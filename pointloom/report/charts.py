@@ -85,7 +85,11 @@ def loss_chart(curves: dict[str, Arrays], *, column: str = "loss", log: bool = F
             line={"color": color_of(position), "dash": DASHES[position % len(DASHES)], "width": 2},
         )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear", dtick="D2" if log else None)
+    figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear")
+    if log:
+        values = np.concatenate([arrays[column] for arrays in curves.values()])
+        ticks = _decade_ticks(values)
+        figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return _finish(figure, height=340)
 
 
@@ -137,6 +141,15 @@ def embedding_chart(position: np.ndarray, titles: Sequence[str], hover: Sequence
     for axes in (figure.update_xaxes, figure.update_yaxes):
         axes(visible=False)
     return _finish(figure, height=560, legend=len(set(titles)) > 1)
+
+
+def _decade_ticks(values: np.ndarray) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten that the positive values span."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
+        return []
+    powers = range(int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max()))) + 1)
+    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
 
 
 def _mean_curve(arrays: Arrays, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -98,8 +98,10 @@ def headline(
 def baseline(rows: Sequence[Row]) -> str:
     """Return the name of the row that differences are taken against, with what it is."""
     found = [row for row in rows if row["is_baseline"]]
+    if not found:
+        return "the baseline"
     kind = "random weights" if "protocol" in found[0] else "from scratch"
-    return found[0]["name"] + ("" if found[0]["trained"] else f" ({kind})")
+    return str(found[0]["name"]) + ("" if found[0]["trained"] else f" ({kind})")
 
 
 def count(number: int, noun: str) -> str:
