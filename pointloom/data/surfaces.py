@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from pointloom.data.materials import (
     material_of,
 )
 from pointloom.data.quarantine import RejectedError
+
+if TYPE_CHECKING:
+    from pointloom.data.side_files import SideFiles
 
 _GLTF = (".gltf", ".glb")
 
@@ -66,11 +69,14 @@ def load_surface(path: Path, *, root: Path | None = None) -> Surface | Cloud:
     data = path.read_bytes()
     if suffix in _GLTF:
         check_gltf(data, binary=suffix == ".glb")
+    if suffix == ".stl":
+        _check_stl(data)
     side_files = SideFiles(path, root=root or path.parent)
     try:
         with path.open("rb") as file:
             scene = trimesh.load_scene(file, file_type=suffix[1:], resolver=side_files, process=False)
-    except MemoryError:
+        surface = _flatten(scene, linear=suffix in _GLTF, side_files=side_files)
+    except (MemoryError, RejectedError):
         raise
     except Exception as error:
         if side_files.missing:
@@ -79,8 +85,6 @@ def load_surface(path: Path, *, root: Path | None = None) -> Surface | Cloud:
                 "missing_file", f"it refers to {names}, which is not there; copy it beside the mesh"
             ) from error
         raise RejectedError("unreadable", f"trimesh cannot read it: {type(error).__name__}: {error}") from error
-    warnings = ("texture_missing",) if side_files.missing else ()
-    surface = _flatten(scene, linear=suffix in _GLTF, warnings=warnings)
     _check(surface, draco=suffix in _GLTF and b"KHR_draco_mesh_compression" in data)
     return surface
 
@@ -105,8 +109,16 @@ def check_gltf(data: bytes, *, binary: bool) -> None:
         raise RejectedError("unreadable", f"its JSON part is invalid: {error}") from error
 
 
-def _flatten(scene: Any, *, linear: bool, warnings: tuple[str, ...]) -> Surface | Cloud:
+def _check_stl(data: bytes) -> None:
+    """Check the length of a binary STL file; trimesh would take a cut one for an empty text file."""
+    declared = 84 + 50 * int.from_bytes(data[80:84], "little")
+    if not data.lstrip().startswith(b"solid") and len(data) < declared:
+        raise RejectedError("unreadable", f"the file is cut off: {len(data)} bytes of {declared}; copy it again")
+
+
+def _flatten(scene: Any, *, linear: bool, side_files: "SideFiles") -> Surface | Cloud:
     """Put all meshes of a scene into one, transforms applied; without meshes, all clouds into one."""
+    warnings = ("texture_missing",) if side_files.missing else ()
     pieces = []
     clouds = []
     for node in scene.graph.nodes_geometry:
@@ -137,6 +149,8 @@ class _Piece:
 def _piece(geometry: Any, transform: NDArray[np.float64], *, linear: bool) -> _Piece:
     vertices = np.asarray(geometry.vertices, dtype=np.float64)
     faces = np.asarray(geometry.faces, dtype=np.int64)
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
+        raise RejectedError("unreadable", f"expected x y z and triangles, got {vertices.shape} and {faces.shape}")
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise RejectedError("unreadable", f"faces refer to vertex {faces.max()}, the mesh has {len(vertices)}")
     vertices = vertices @ transform[:3, :3].T + transform[:3, 3]
