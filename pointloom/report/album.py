@@ -70,7 +70,10 @@ class Album:
         visible: np.ndarray,
         reconstruction: Float32[np.ndarray, "m 3"],
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Draw input, masked input, and masked input with the predicted points in orange, side by side."""
+        """Draw input, masked input, and the latter with predicted points in orange; the input fills the picture."""
+        center = (coord.min(axis=0) + coord.max(axis=0)) / 2
+        radius = np.float32(max(np.linalg.norm(coord - center, axis=1).max(), 1e-6))
+        coord, reconstruction = (coord - center) / radius, (reconstruction - center) / radius
         seen = coord[visible]
         both = np.concatenate([seen, reconstruction])
         color = np.repeat(
@@ -96,8 +99,8 @@ def component_colors(feature: Float[np.ndarray, "s n c"]) -> UInt8[np.ndarray, "
     """Return the first three principal components of all points together as red, green and blue."""
     flat = feature.reshape(-1, feature.shape[-1]).astype(np.float64)
     flat = flat - flat.mean(axis=0)
-    _, _, axes = np.linalg.svd(flat[:: max(1, len(flat) // 4000)], full_matrices=False)
-    axes = axes[:3] * np.sign(axes[:3, np.abs(axes[:3]).argmax(axis=1)].diagonal())[:, None]
+    axes = np.linalg.eigh(flat.T @ flat)[1].T[:-4:-1]  # rows: the three largest, first things first
+    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
     parts = flat @ axes.T
     low, high = np.percentile(parts, [2, 98], axis=0)
     shade = np.clip((parts - low) / np.maximum(high - low, 1e-9), 0, 1)

@@ -80,11 +80,12 @@ def loss_chart(curves: dict[str, Arrays], *, column: str = "loss", log: bool = F
         figure.add_scatter(
             x=epoch,
             y=value,
-            mode="lines",
+            mode="lines" if len(epoch) > 2 else "lines+markers",
             name=name,
             line={"color": color_of(position), "dash": DASHES[position % len(DASHES)], "width": 2},
         )
-    figure.update_xaxes(title="epoch")
+    longest = max(arrays["epoch"].max() for arrays in curves.values())
+    figure.update_xaxes(title="epoch", dtick=1 if longest <= 10 else None)
     figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear")
     if log:
         values = np.concatenate([arrays[column] for arrays in curves.values()])

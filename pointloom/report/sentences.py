@@ -74,7 +74,7 @@ def headline(
         control = by_name.get(row["control"], {})
         what = f"{row['control']} ({format_spread(control.get('oa'))} %"
         if row["control_epochs"] is not None:
-            what += f", {row['control_epochs']:g} epochs"
+            what += f", {count(int(row['control_epochs']), 'epoch')}"
         if row["control_compute"] is not None:
             what += f", {row['control_compute']:.2f} × the total compute"
         found.append(f"{row['name']} against {what}): {judge(row['difference'])}.")
@@ -100,7 +100,7 @@ def baseline(rows: Sequence[Row]) -> str:
     found = [row for row in rows if row["is_baseline"]]
     if not found:
         return "the baseline"
-    kind = "random weights" if "protocol" in found[0] else "from scratch"
+    kind = "untrained" if "protocol" in found[0] else "no pre-training"
     return str(found[0]["name"]) + ("" if found[0]["trained"] else f" ({kind})")
 
 
