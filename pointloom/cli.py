@@ -99,15 +99,14 @@ def _stage_command(name: str, function: Callable[..., None]) -> StageCommand:
     ]
     for argument, artifact in signature.artifacts.items():
         is_state = artifact.direction == "state"
+        need: dict[str, Any] = {"default": str(STATE_DEFAULT), "show_default": True} if is_state else {"required": True}
         options.append(
             click.Option(
                 [f"--{argument.replace('_', '-')}", argument],
-                required=not is_state,
-                default=str(STATE_DEFAULT) if is_state else None,
-                show_default=is_state,
                 type=click.Path(path_type=Path),
                 metavar="PATH",
                 help=f"{artifact.help[0].upper()}{artifact.help[1:]} [{artifact.direction}].",
+                **need,
             )
         )
 
@@ -183,7 +182,7 @@ def doctor(workspace: Path) -> None:
     failed = False
     for check in examine(workspace):
         failed |= check.state == "bad"
-        click.echo(f"{check.state:>4}  {check.name:<12} {check.text}")
+        click.echo(f"{check.state:>4}  {check.name:<15} {check.text}")
     if failed:
         raise SystemExit(1)
 

@@ -17,6 +17,7 @@ import yaml
 from pointloom.errors import BackendError, WorkspaceError
 
 MARKER = "workspace.yaml"
+PROFILES = ("smoke", "demo", "paper")
 DVC_CONFIG = """[core]
     analytics = false
     autostage = false

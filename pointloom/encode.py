@@ -1,0 +1,60 @@
+"""Features of single files, for the command line: the same intake as ``prepare``, then a pre-trained encoder."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pointloom.data.intake import Intake
+from pointloom.data.quarantine import RejectedError
+from pointloom.data.sources import SourceObject
+from pointloom.encoder import load_encoder
+from pointloom.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SURFACE_POINTS = 8192
+MAX_FILE_MB = 2000.0
+
+
+def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str | None) -> tuple[int, int]:
+    """Encode meshes or point clouds and write ``path`` (F,) and ``feature`` (F, D) to an npz file.
+
+    Files that cannot be used are named in a warning and left out.
+
+    Args:
+        files: What to encode.
+        encoder: Folder of an encoder, or an MLflow URI.
+        output: File to write.
+        up: Up axis of all files, None for the usual one of each format.
+
+    Returns:
+        Shape of the features.
+
+    Raises:
+        DataError: No file could be used.
+        CheckpointError: There is no such encoder.
+    """
+    loaded = load_encoder(encoder)
+    num_points = loaded.card.num_points
+    paths, clouds = [], []
+    for path in tqdm(files, desc="read", unit="file", disable=len(files) < 10):
+        intake = Intake(path.parent, max(SURFACE_POINTS, num_points), seed=0, up=up or "auto", max_file_mb=MAX_FILE_MB)
+        try:
+            _, points = intake(SourceObject(path.name, category=None, name=path.stem, group=path.stem))
+        except FileNotFoundError:
+            logger.warning("left out: %s does not exist", path)
+        except RejectedError as error:
+            logger.warning("left out: %s: %s", path, error)
+        else:
+            paths.append(str(path))
+            clouds.append(points.coord[:num_points])
+    if not paths:
+        raise DataError("none of the files could be encoded; the lines above say why")
+    feature = loaded.encode(np.stack(clouds))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("wb") as file:
+        np.savez_compressed(file, path=np.array(paths), feature=feature)
+    return len(paths), feature.shape[1]

@@ -1,0 +1,158 @@
+"""Making and opening workspaces."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pointloom.errors import WorkspaceError
+from pointloom.run import check_params
+from pointloom.workspace import PROFILES, WorkspaceChoices, init_workspace, open_workspace
+
+
+@pytest.fixture
+def meshes(tmp_path: Path) -> Path:
+    folder = tmp_path / "my meshes"
+    (folder / "chair").mkdir(parents=True)
+    (folder / "chair" / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    return folder
+
+
+def test_new_workspace_is_complete_and_valid(tmp_path: Path) -> None:
+    folder = tmp_path / "ws"
+    assert init_workspace(WorkspaceChoices(folder, profile="smoke"))
+    check_params(folder)
+    workspace = open_workspace(folder)
+    assert workspace.source == folder / "raw"
+    assert workspace.settings["tracking_uri"] == f"sqlite:///{folder}/mlflow.db"
+    log = subprocess.run(["git", "log", "--oneline"], cwd=folder, capture_output=True, text=True, check=True)
+    assert len(log.stdout.splitlines()) == 1
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
+def test_second_time_changes_nothing(tmp_path: Path) -> None:
+    choices = WorkspaceChoices(tmp_path / "ws", profile="smoke")
+    init_workspace(choices)
+    edited = (choices.folder / "params.yaml").read_text() + "# mine\n"
+    (choices.folder / "params.yaml").write_text(edited)
+    assert not init_workspace(choices)
+    assert (choices.folder / "params.yaml").read_text() == edited
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path, profile: str) -> None:
+    train, test = tmp_path / "tr.txt", tmp_path / "te.txt"
+    train.write_text("chair/a.off\n")
+    test.write_text("chair/b.off\n")
+    folder = tmp_path / "work space"
+    init_workspace(WorkspaceChoices(folder, profile, data=meshes, train_list=train, test_list=test, up="y"))
+    prepare = check_params(folder)["prepare"]
+    assert (prepare["source"], prepare["up"]) == ("folder", "y")
+    assert Path(prepare["train_list"]).read_text() == train.read_text()
+    assert open_workspace(folder).source == meshes
+    assert "#" in (folder / "params.yaml").read_text(), "comments are kept"
+
+
+def test_other_choices_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:
+    folder = tmp_path / "ws"
+    init_workspace(WorkspaceChoices(folder, profile="smoke"))
+    with pytest.raises(WorkspaceError, match=r"made for source 'raw', asked for .*my meshes.*another folder"):
+        init_workspace(WorkspaceChoices(folder, profile="smoke", data=meshes))
+    with pytest.raises(WorkspaceError, match="made for profile 'smoke', asked for 'demo'"):
+        init_workspace(WorkspaceChoices(folder, profile="demo"))
+
+
+def test_other_lists_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    one.write_text("chair/a.off\n")
+    other.write_text("chair/b.off\n")
+    folder = tmp_path / "ws"
+    init_workspace(WorkspaceChoices(folder, "smoke", data=meshes, train_list=one, test_list=other))
+    with pytest.raises(WorkspaceError, match=r"another lists/train\.txt"):
+        init_workspace(WorkspaceChoices(folder, "smoke", data=meshes, train_list=other, test_list=one))
+
+
+def test_interrupted_init_is_completed(tmp_path: Path) -> None:
+    choices = WorkspaceChoices(tmp_path / "ws", profile="smoke")
+    init_workspace(choices)
+    for name in ("workspace.yaml", ".git", ".dvc/config"):
+        path = choices.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(choices.folder / ".dvc")
+    assert init_workspace(choices)
+    open_workspace(choices.folder)
+
+
+def test_files_of_others_are_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("mine: 1\n")
+    with pytest.raises(WorkspaceError, match=r"params\.yaml is already there"):
+        init_workspace(WorkspaceChoices(tmp_path, profile="smoke"))
+    assert (tmp_path / "params.yaml").read_text() == "mine: 1\n"
+
+
+def test_workspace_in_an_ignored_folder_of_a_repository_gets_its_own(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text("/runs/\n")
+    init_workspace(WorkspaceChoices(tmp_path / "runs" / "demo", profile="smoke"))
+    assert (tmp_path / "runs" / "demo" / ".git").is_dir()
+
+
+def test_workspace_in_a_repository_belongs_to_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    init_workspace(WorkspaceChoices(tmp_path / "inside", profile="smoke"))
+    assert not (tmp_path / "inside" / ".git").exists()
+    assert (tmp_path / "inside" / ".dvc" / "config").is_file()
+
+
+def test_workspace_works_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    init_workspace(WorkspaceChoices(tmp_path / "ws", profile="smoke"))
+    assert "no_scm = True" in (tmp_path / "ws" / ".dvc" / "config").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nothing", r"nothing does not exist; give the folder"),
+        (lambda folder: folder / "my meshes" / "chair" / "a.off", r"is a file, expected a folder"),
+        (lambda folder: folder / "empty", r"empty is empty"),
+    ],
+)
+def test_unusable_data_is_refused_before_anything_is_made(tmp_path: Path, meshes: Path, make, message: str) -> None:  # type: ignore[no-untyped-def]
+    assert meshes.is_dir()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(WorkspaceError, match=message):
+        init_workspace(WorkspaceChoices(tmp_path / "ws", data=make(tmp_path)))
+    assert not (tmp_path / "ws").exists()
+
+
+def test_workspace_inside_its_data_is_refused(meshes: Path) -> None:
+    with pytest.raises(WorkspaceError, match="inside the data"):
+        init_workspace(WorkspaceChoices(meshes / "ws", data=meshes))
+
+
+def test_one_list_alone_is_refused(tmp_path: Path, meshes: Path) -> None:
+    lists = tmp_path / "train.txt"
+    lists.write_text("chair/a.off\n")
+    with pytest.raises(WorkspaceError, match="belong together"):
+        init_workspace(WorkspaceChoices(tmp_path / "ws", data=meshes, train_list=lists))
+
+
+def test_open_finds_the_workspace_around_a_folder(tmp_path: Path) -> None:
+    init_workspace(WorkspaceChoices(tmp_path / "ws", profile="smoke"))
+    assert open_workspace(tmp_path / "ws" / "raw").folder == tmp_path / "ws"
+    with pytest.raises(WorkspaceError, match=r"is no workspace.*pointloom init"):
+        open_workspace(tmp_path)
+
+
+def test_settings_survive_a_path_with_special_characters(tmp_path: Path, meshes: Path) -> None:
+    odd = tmp_path / "it's #1: große Daten"
+    meshes.rename(odd)
+    folder = tmp_path / "w's: #2"
+    init_workspace(WorkspaceChoices(folder, profile="smoke", data=odd))
+    assert yaml.safe_load((folder / "workspace.yaml").read_text())["source"] == str(odd)
+    assert json.dumps(check_params(folder)["prepare"]["source"]) == '"folder"'
