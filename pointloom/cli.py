@@ -17,12 +17,12 @@ from pointloom._version import __version__
 from pointloom.errors import PointloomError
 from pointloom.stages import STAGES
 from pointloom.stages.signature import STATE_DEFAULT, StageSignature, describe_params, read_signature
+from pointloom.workspace import PROFILES, WorkspaceChoices, init_workspace
 
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 KEPT = "what was finished is kept; the same command continues from there"
-PROFILES = ("smoke", "demo", "paper")
 PROFILE_HELP = (
     "Set of parameters: smoke = a minute, to see that everything works; demo = real training in minutes on two CPU "
     "cores; paper = the published values of Point-MAE, for a GPU."
@@ -143,8 +143,6 @@ def init(**choices: Any) -> None:
 
     A second time with the same choices changes nothing.
     """
-    from pointloom.workspace import WorkspaceChoices, init_workspace
-
     made = init_workspace(WorkspaceChoices(**choices))
     folder = choices["folder"]
     click.echo(f"{'Made' if made else 'Already there:'} workspace {folder}; next: cd {folder} && pointloom run")

@@ -200,10 +200,10 @@ def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own
         values.update({f"{name}_list": json.dumps(str(folder / "lists" / f"{name}.txt")) for name in ("train", "test")})
     head, separator, tail = text.partition("\nprepare:\n")
     for key, value in values.items():
-        line = re.compile(rf"^  {key}: [^#\n]*?( *#.*)?$", re.MULTILINE)
-        tail, count = line.subn(lambda match, key=key, value=value: f"  {key}: {value}{match[1] or ''}", tail, count=1)
-        if count != 1:
+        line = re.search(rf"^  {key}: [^#\n]*?( *#.*)?$", tail, re.MULTILINE)
+        if line is None:
             raise AssertionError(f"profile {choices.profile}: section prepare has no {key}")
+        tail = f"{tail[: line.start()]}  {key}: {value}{line[1] or ''}{tail[line.end() :]}"
     return head + separator + tail
 
 
