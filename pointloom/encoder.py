@@ -104,8 +104,6 @@ def load_encoder(location: str | Path, *, device: torch.device | str | None = No
         BackendError: An MLflow URI is given and MLflow cannot deliver it.
     """
     module, card = load_encoder_module(_local_folder(location))
-    if not isinstance(module, Encoder):
-        raise TypeError(f"{card.builder} is no encoder")
     return PretrainedEncoder(module, card, device=torch.device(device) if device else best_device())
 
 

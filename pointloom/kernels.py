@@ -12,7 +12,7 @@ _BUCKET_SIZE = 64
 _GRID_BITS = 10
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def fps_batch(
     points: NDArray[np.float32], chosen: NDArray[np.int64], start: int, skip: np.float32
 ) -> bool:  # pragma: no cover - compiled
@@ -37,11 +37,11 @@ def fps_batch(
             for j in range(N):
                 dx, dy, dz = x[j] - cx, y[j] - cy, z[j] - cz
                 distance[j] = min(distance[j], dx * dx + dy * dy + dz * dz)
-            current = np.argmax(distance)
+            current = int(np.argmax(distance))
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def fps_pruned(
     points: NDArray[np.float32], curve: NDArray[np.int64]
 ) -> NDArray[np.int64]:  # pragma: no cover - compiled
@@ -93,7 +93,7 @@ def fps_pruned(
     return order
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def knn_batch(
     query: NDArray[np.float32], coord: NDArray[np.float32], index: NDArray[np.int64]
 ) -> bool:  # pragma: no cover - compiled

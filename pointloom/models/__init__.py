@@ -28,4 +28,4 @@ def build_encoder(name: str, **args: Any) -> PointMAEEncoder | PointNetEncoder:
         raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
 
 
-__all__ = ["ENCODERS", "build_encoder"]
+__all__ = ["ENCODERS", "PointMAEEncoder", "PointNetEncoder", "build_encoder"]

@@ -108,3 +108,12 @@ def init_truncated_normal(module: nn.Module) -> None:
         elif isinstance(layer, nn.LayerNorm):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Draw Linear weights from the Xavier-uniform distribution, zero biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

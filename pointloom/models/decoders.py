@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pointloom.models.blocks import PositionEmbed, Transformer
+from pointloom.models.blocks import PositionEmbed, Transformer, init_xavier
 
 
 class MaskedDecoder(nn.Module):
@@ -23,11 +23,7 @@ class MaskedDecoder(nn.Module):
         self.position_embed = PositionEmbed(dim, hidden=128)
         self.transformer = Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=4.0, drop_path=drop_path)
         self.norm = nn.LayerNorm(dim)
-        for layer in self.transformer.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        init_xavier(self.transformer)
 
     def forward(
         self,

@@ -46,10 +46,3 @@ class PatchEmbed(nn.Module):
         joined = F.linear(points, folded).view(B * G, K, -1) + per_patch.unsqueeze(1)
         points = F.linear(F.relu(self.norm2(joined.flatten(0, 1))), self.fourth.weight)
         return (max_over_points(points.view(B * G, K, -1)) + self.fourth.bias).view(B, G, -1)
-
-
-def init_patch_embed(embed: PatchEmbed) -> None:
-    """Draw the weights as the official code does: truncated normal 0.02, zero biases."""
-    for layer in (embed.first, embed.second, embed.third, embed.fourth):
-        nn.init.trunc_normal_(layer.weight, std=0.02)
-        torch.nn.init.zeros_(layer.bias)

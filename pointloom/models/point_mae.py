@@ -1,13 +1,14 @@
 """The plain point transformer of Point-MAE (section 3.2): patches, a mini-PointNet, a ViT."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal
-from pointloom.models.patch_embed import PatchEmbed, init_patch_embed
+from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal, init_xavier
+from pointloom.models.patch_embed import PatchEmbed
 from pointloom.ops import gather_points, group_points, max_over_points
 from pointloom.structures import Groups, Tokens
 
@@ -25,6 +26,8 @@ class PointMAEEncoder(nn.Module):
         drop_path: Largest drop-path rate, reached in the last block.
         class_token: Whether a class token with a position of its own is prepended. Pre-training has none; it is added,
             freshly drawn, for fine-tuning.
+        init: ``official`` draws all weights from a truncated normal of 0.02 as the published code does; ``xavier`` uses
+            Xavier-uniform blocks and torch's default in the patch embedder, which short schedules need.
         skip_near_origin: Points with a squared norm of at most this are no patch centres (0.001 in the CUDA kernel
             that the published weights were trained with, 0 = off).
 
@@ -44,6 +47,7 @@ class PointMAEEncoder(nn.Module):
         embed_hidden: tuple[int, int],
         drop_path: float,
         class_token: bool,
+        init: Literal["official", "xavier"],
         skip_near_origin: float,
     ) -> None:
         super().__init__()
@@ -56,9 +60,12 @@ class PointMAEEncoder(nn.Module):
         self.position_embed = PositionEmbed(dim, hidden=128)
         self.transformer = Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=4.0, drop_path=drop_path)
         self.norm = nn.LayerNorm(dim)
-        init_truncated_normal(self.transformer)
-        init_truncated_normal(self.position_embed)
-        init_patch_embed(self.patch_embed)
+        if init == "official":
+            for part in (self.transformer, self.position_embed, self.patch_embed):
+                init_truncated_normal(part)
+        else:
+            init_xavier(self.transformer)
+            init_xavier(self.position_embed)
         self.cls_token: nn.Parameter | None = None
         self.cls_position: nn.Parameter | None = None
         if class_token:
@@ -129,6 +136,7 @@ def point_mae_small(
         embed_hidden=(128, 256),
         drop_path=drop_path,
         class_token=class_token,
+        init="official",
         skip_near_origin=skip_near_origin,
     )
 
@@ -151,5 +159,6 @@ def point_mae_tiny(
         embed_hidden=(64, 128),
         drop_path=drop_path,
         class_token=class_token,
+        init="xavier",
         skip_near_origin=skip_near_origin,
     )

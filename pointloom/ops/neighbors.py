@@ -10,7 +10,9 @@ from pointloom.ops.backend import choose_backend
 from pointloom.ops.sampling import farthest_point_sampling
 from pointloom.structures import Groups
 
-_CDIST_MODE = "donot_use_mm_for_euclid_dist"  # the matrix-product form loses precision for coordinates of several metres
+_CDIST_MODE = (
+    "donot_use_mm_for_euclid_dist"  # the matrix-product form loses precision for coordinates of several metres
+)
 
 
 def knn(

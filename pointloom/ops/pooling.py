@@ -28,4 +28,4 @@ def max_over_points(feature: Float[Tensor, "*batch k c"]) -> Float[Tensor, "*bat
     Same values and gradients as ``feature.amax(-2)``, whose backward pass counts ties in 64-bit integers and costs
     four times as much on a CPU.
     """
-    return _MaxOverPoints.apply(feature)  # type: ignore[no-untyped-call,no-any-return]
+    return _MaxOverPoints.apply(feature)  # type: ignore[no-untyped-call]

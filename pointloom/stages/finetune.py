@@ -296,13 +296,16 @@ def _write_predictions(folder: Path, store: "ObjectStore", outcomes: list[dict[s
     rows = store.rows("test")
     rows = rows[store.labels[rows] >= 0]
     runs = [each["run"] for each in outcomes]
+    arrays: dict[str, Any] = {
+        key: np.stack([each[key] for each in outcomes]) for key in ("prediction", "prediction_vote", "correct")
+    }
     np.savez_compressed(
         folder / "predictions.npz",
         uid=store.uids[rows],
         label=store.labels[rows],
         fraction=np.array([run["fraction"] for run in runs]),
         seed=np.array([run["seed"] for run in runs]),
-        **{key: np.stack([each[key] for each in outcomes]) for key in ("prediction", "prediction_vote", "correct")},
+        **arrays,
     )
 
 

@@ -122,16 +122,12 @@ def _build(folder: Path, seed: int) -> "Encoder":
     import torch
 
     from pointloom.models import build_encoder
-    from pointloom.structures import Encoder
     from pointloom.train.checkpoint import load_encoder_module, read_card
 
     card = read_card(folder)
     torch.manual_seed(seed)
     untrained = card.method == "untrained"
-    module = build_encoder(card.builder, **card.builder_args) if untrained else load_encoder_module(folder)[0]
-    if not isinstance(module, Encoder):
-        raise TypeError(f"{card.builder} is no encoder")
-    return module
+    return build_encoder(card.builder, **card.builder_args) if untrained else load_encoder_module(folder)[0]
 
 
 def _features(module: "Encoder", store: "ObjectStore", params: ProbeParams, *, seed: int) -> "NDArray[np.float32]":

@@ -17,7 +17,7 @@ from torch import nn
 
 from pointloom._version import __version__
 from pointloom.errors import CheckpointError
-from pointloom.models import build_encoder
+from pointloom.models import PointMAEEncoder, PointNetEncoder, build_encoder
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -127,7 +127,7 @@ def read_card(folder: Path) -> EncoderCard:
 
 def load_encoder_module(
     folder: Path, *, allow_missing: tuple[str, ...] = (), **changed_args: Any
-) -> tuple[nn.Module, EncoderCard]:
+) -> tuple[PointMAEEncoder | PointNetEncoder, EncoderCard]:
     """Build the encoder of ``folder`` and load its weights, every one of them.
 
     Args:
@@ -144,7 +144,9 @@ def load_encoder_module(
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"the weights {path} cannot be read ({error}); rerun the stage that wrote them") from error
+        raise CheckpointError(
+            f"the weights {path} cannot be read ({error}); rerun the stage that wrote them"
+        ) from error
     digest = file_sha256(path)
     if digest != card.weights_sha256:
         raise CheckpointError(

@@ -12,7 +12,8 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
     This is the rule of the Point-MAE family, which goes by name: a parameter whose name contains ``token`` is not
     decayed.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.connection import wait as wait_for_connection
 from multiprocessing.sharedctypes import Synchronized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -42,15 +42,19 @@ def run_jobs(
         label: Text in front of the progress bar.
     """
     with tqdm(total=total_steps, desc=label, unit="step", smoothing=0.02) as bar:
+
+        def advance() -> None:
+            bar.update()
+
         if device.type == "cuda" or min(num_workers, len(jobs)) <= 1:
             for job in jobs:
-                yield job, function(job, lambda: bar.update() and None)
+                yield job, function(job, advance)
             return
         yield from _run_in_processes(function, jobs, num_workers=min(num_workers, len(jobs)), bar=bar)
 
 
 def _run_in_processes(
-    function: Callable[[Job, Advance], Result], jobs: Sequence[Job], *, num_workers: int, bar: "tqdm[None]"
+    function: Callable[[Job, Advance], Result], jobs: Sequence[Job], *, num_workers: int, bar: "tqdm[Any]"
 ) -> Iterator[tuple[Job, Result]]:
     context = multiprocessing.get_context("spawn")
     counter = context.Value("Q", 0)

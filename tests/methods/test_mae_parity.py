@@ -43,7 +43,7 @@ def small(golden: Path) -> dict[str, np.ndarray]:
 def method(small: dict[str, np.ndarray]) -> MAE:
     encoder = PointMAEEncoder(
         num_groups=32, group_size=16, dim=48, depth=2, num_heads=6, embed_hidden=(128, 256),
-        drop_path=0.0, class_token=False, skip_near_origin=1e-3,
+        drop_path=0.0, class_token=False, init="official", skip_near_origin=1e-3,
     )  # fmt: skip
     method = MAE(
         encoder, mask_ratio=0.6, mask="random", decoder_depth=2, decoder_heads=6, drop_path=0.0, loss_norm=2
