@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from pointloom.errors import CheckpointError, PointloomError
 from pointloom.structures import PointBatch, as_module
-from pointloom.train.interrupt import catch_stop_signals
+from pointloom.train.interrupt import StopRequest, catch_stop_signals
 from pointloom.train.optim import build_optimizer, learning_rate
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ SAVE_EVERY_S = 30.0
 STATE_FILE = "last.pt"
 
 
+@runtime_checkable
 class Loader(Protocol):
     """What the loop knows of data: batches that are a function of seed, epoch and step alone."""
 
@@ -97,44 +98,69 @@ def fit(
     trainable.to(device).train()
     optimizer = build_optimizer(trainable, lr=optimization.lr, weight_decay=optimization.weight_decay)
     done = _restore(state, trainable, optimizer) if state else _Progress()
+    run = _Run(trainable, optimizer, loader, optimization, device, state, done, time.process_time() - done.cpu_s)
     for row in done.curve:
         on_epoch(row)
-    started = time.process_time() - done.cpu_s
-    saved = time.monotonic()
-    steps = len(loader)
     with catch_stop_signals() as stop:
         while done.epoch < optimization.epochs:
-            losses: list[dict[str, Tensor]] = []
-            first_step = done.step
-            for step, batch in enumerate(loader.batches(done.epoch, first_step=first_step), start=first_step):
-                rate = learning_rate(
-                    schedule=optimization.schedule,
-                    epoch=done.epoch + step / steps,
-                    epochs=optimization.epochs,
-                    base=optimization.lr,
-                    minimum=optimization.min_lr,
-                    warmup_epochs=optimization.warmup_epochs,
-                )
-                losses.append(_step(trainable, batch.to(device), optimizer, optimization, rate))
-                on_step()
-                due = time.monotonic() - saved > SAVE_EVERY_S
-                if step + 1 < steps and (due or stop.signal is not None):
-                    _add(done, losses, first_step)
-                    losses, first_step, done.step = [], step + 1, step + 1
-                    done.cpu_s = time.process_time() - started
-                    saved = _save(state, trainable, optimizer, done)
-                    stop.raise_if_set()
-            _add(done, losses, first_step)
-            done.cpu_s = time.process_time() - started
-            row = {"epoch": done.epoch + 1.0, **{name: total / steps for name, total in done.sums.items()}}
-            row |= {"lr": rate, "cpu_s": done.cpu_s}
-            done.curve.append(row)
-            done.epoch, done.step, done.sums = done.epoch + 1, 0, {}
+            row = _run_epoch(run, stop, on_step)
             on_epoch(row)
-            if done.epoch == optimization.epochs or stop.signal or time.monotonic() - saved > SAVE_EVERY_S:
-                saved = _save(state, trainable, optimizer, done)
+            if done.epoch == optimization.epochs or stop.signal is not None or run.save_is_due():
+                run.save()
             stop.raise_if_set()
     return done.curve
+
+
+@dataclass
+class _Run:
+    trainable: nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: Loader
+    optimization: Optimization
+    device: torch.device
+    state: Path | None
+    done: _Progress
+    cpu_start: float
+    saved: float = field(default_factory=time.monotonic)
+
+    def save_is_due(self) -> bool:
+        return time.monotonic() - self.saved > SAVE_EVERY_S
+
+    def save(self) -> None:
+        self.done.cpu_s = time.process_time() - self.cpu_start
+        if self.state is not None:
+            _save(self.state, self.trainable, self.optimizer, self.done)
+        self.saved = time.monotonic()
+
+
+def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dict[str, float]:
+    """Train the rest of the current epoch; losses stay on the device until its end or a save."""
+    done, steps, schedule = run.done, len(run.loader), run.optimization
+    losses: list[dict[str, Tensor]] = []
+    first_step = done.step
+    rate = schedule.lr
+    for step, batch in enumerate(run.loader.batches(done.epoch, first_step=first_step), start=first_step):
+        rate = learning_rate(
+            schedule=schedule.schedule,
+            epoch=done.epoch + step / steps,
+            epochs=schedule.epochs,
+            base=schedule.lr,
+            minimum=schedule.min_lr,
+            warmup_epochs=schedule.warmup_epochs,
+        )
+        losses.append(_step(run.trainable, batch.to(run.device), run.optimizer, schedule, rate))
+        on_step()
+        if step + 1 < steps and (stop.signal is not None or run.save_is_due()):
+            _add(done, losses, first_step)
+            losses, first_step, done.step = [], step + 1, step + 1
+            run.save()
+            stop.raise_if_set()
+    _add(done, losses, first_step)
+    row = {"epoch": done.epoch + 1.0, **{name: total / steps for name, total in done.sums.items()}}
+    row |= {"lr": rate, "cpu_s": time.process_time() - run.cpu_start}
+    done.curve.append(row)
+    done.epoch, done.step, done.sums = done.epoch + 1, 0, {}
+    return row
 
 
 def _step(
@@ -172,24 +198,22 @@ def _add(done: _Progress, losses: list[dict[str, Tensor]], first_step: int) -> N
         done.sums[name] = done.sums.get(name, 0.0) + sum(values)
 
 
-def _save(state: Path | None, trainable: nn.Module, optimizer: torch.optim.Optimizer, done: _Progress) -> float:
-    """Write the training state atomically; return the time."""
-    if state is not None:
-        state.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {
-            "model": trainable.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "progress": vars(done),
-        }
-        temporary = state / (STATE_FILE + ".tmp")
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(state / STATE_FILE)
-    return time.monotonic()
+def _save(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer, done: _Progress) -> None:
+    """Write the training state atomically."""
+    state.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        "model": trainable.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "progress": vars(done),
+    }
+    temporary = state / (STATE_FILE + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(state / STATE_FILE)
 
 
 def _restore(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:

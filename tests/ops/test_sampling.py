@@ -1,0 +1,77 @@
+"""Farthest point sampling against the official results, a plain loop and awkward clouds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pointloom.ops import farthest_point_sampling, fps_order
+
+BACKENDS = ("torch", "numba")
+
+
+def slow_fps(coord: np.ndarray, num: int, start: int = 0) -> list[int]:
+    distance = np.full(len(coord), np.inf, dtype=np.float32)
+    chosen = [start]
+    while len(chosen) < num:
+        delta = coord - coord[chosen[-1]]
+        distance = np.minimum(distance, delta[:, 0] ** 2 + delta[:, 1] ** 2 + delta[:, 2] ** 2)
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_indices_equal_the_official_ones(golden: Path, backend: str) -> None:
+    with np.load(golden / "ops.npz", allow_pickle=False) as ops:
+        for cloud, key, skip in (
+            ("pts", "fps_128", 0.0),
+            ("pts_near_origin", "fps_no_skip_128", 0.0),
+            ("pts_near_origin", "fps_skip_origin_128", 1e-3),
+        ):
+            chosen = farthest_point_sampling(
+                torch.from_numpy(ops[cloud]), 128, skip_near_origin=skip, backend=backend
+            )
+            assert np.array_equal(chosen.numpy(), ops[key]), key
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("start", [0, 7])
+def test_indices_equal_a_plain_loop(backend: str, start: int) -> None:
+    coord = np.random.default_rng(0).normal(size=(3, 200, 3)).astype(np.float32)
+    chosen = farthest_point_sampling(torch.from_numpy(coord), 50, start=start, backend=backend)
+    assert [row.tolist() for row in chosen] == [slow_fps(cloud, 50, start) for cloud in coord]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_degenerate_clouds_do_not_break_it(backend: str) -> None:
+    same = torch.ones(1, 5, 3)
+    assert farthest_point_sampling(same, 5, backend=backend)[0, 0] == 0
+    line = torch.zeros(1, 4, 3)
+    line[0, :, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    assert farthest_point_sampling(line, 2, backend=backend).tolist() == [[0, 3]]
+    assert farthest_point_sampling(torch.zeros(2, 1, 3), 1, backend=backend).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bad_input_is_refused_with_a_reason(backend: str) -> None:
+    with pytest.raises(ValueError, match="cannot choose 6 points from clouds of 5"):
+        farthest_point_sampling(torch.zeros(1, 5, 3), 6, backend=backend)
+    with pytest.raises(ValueError, match="must be finite"):
+        farthest_point_sampling(torch.full((1, 5, 3), torch.nan), 2, backend=backend)
+    with pytest.raises(ValueError, match="start index 9"):
+        farthest_point_sampling(torch.zeros(1, 5, 3), 2, start=9, backend=backend)
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 63, 64, 65, 1000])
+def test_full_order_equals_a_plain_loop(num_points: int) -> None:
+    coord = np.random.default_rng(num_points).normal(size=(num_points, 3)).astype(np.float32)
+    assert fps_order(coord).tolist() == slow_fps(coord, num_points)
+
+
+def test_full_order_of_repeated_points_is_a_permutation_with_distinct_points_first() -> None:
+    distinct = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    coord = np.concatenate([distinct, distinct[::-1]])
+    order = fps_order(coord)
+    assert sorted(order.tolist()) == list(range(80))
+    assert len(np.unique(coord[order[:40]], axis=0)) == 40
