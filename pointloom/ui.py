@@ -1,7 +1,9 @@
 """Serve the MLflow user interface of a workspace."""
 
+import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,7 +69,16 @@ def serve(folder: Path, *, port: int | None, announce: Callable[[str], None]) ->
     announce(f"MLflow UI: http://localhost:{chosen}  (Ctrl-C ends it)")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(chosen), "--workers", "1"]
     command += ["--backend-store-uri", target.uri, "--default-artifact-root", Path(str(target.artifact_root)).as_uri()]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    done = subprocess.run(command, cwd=workspace.folder, env=environment, check=False)
-    if done.returncode not in {0, 130, -2}:
-        raise WorkspaceError(f"the MLflow server ended with code {done.returncode}; its message is above")
+    command += ["--uvicorn-opts", "--log-level warning"]
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, cwd=workspace.folder, env={**os.environ, **quiet}, process_group=0)
+    try:
+        code = server.wait()
+    except KeyboardInterrupt:
+        return
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has workers of its own
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+    if code != 0:
+        raise WorkspaceError(f"the MLflow server ended with code {code}; its message is above")
