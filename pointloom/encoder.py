@@ -95,7 +95,7 @@ def load_encoder(location: str | Path, *, device: torch.device | str | None = No
     """Load an encoder from a folder or from MLflow.
 
     Args:
-        location: A folder that a ``pretrain`` stage wrote, or an MLflow URI such as ``models:/mae@latest`` or
+        location: A folder that a ``pretrain`` stage wrote, or an MLflow URI such as ``models:/demo-mae@newest`` or
             ``runs:/<id>/encoder``.
         device: Where to run; None takes the GPU where there is one.
 

@@ -133,10 +133,10 @@ def only_run(folder: Path) -> Iterator[IO[str]]:
             lock.seek(0)
             raise WorkspaceError(
                 f"another run is going on in {folder} ({lock.read().strip() or 'just started'}); "
-                "wait for it, stop it with Ctrl-C there, or use another workspace"
+                "wait for it, press Ctrl-C where it was started, or use another workspace"
             ) from None
         lock.truncate(0)
-        lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         lock.flush()
         yield lock
 
@@ -159,6 +159,8 @@ def _reproduce(folder: Path, lock: IO[str], tracker: Tracker | None) -> None:
         process_group=0,
         pass_fds=[lock.fileno()],
     )
+    lock.write(f"; to stop it from elsewhere: kill -- -{child.pid}")
+    lock.flush()
     try:
         code = child.wait()
     except BaseException as stop:

@@ -190,6 +190,7 @@ def _train_and_test(job: FinetuneJob, advance: "Advance") -> None:
     from pointloom.train.loop import fit
 
     params, device = job.params, best_device()
+    job.state.mkdir(parents=True, exist_ok=True)
     store = ObjectStore(job.dataset)
     make_loader = partial(ObjectLoader, store, sampling=as_sampling(params.sampling), batch_size=params.batch_size)
     rows = label_subset(store, fraction=job.fraction, seed=job.seed)

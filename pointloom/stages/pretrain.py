@@ -44,6 +44,7 @@ class MAEParams(StageParams):
     decoder_heads: int = Field(ge=1, description="attention heads of the decoder")
     decoder_drop_path: float = Field(ge=0, lt=1)
     loss_norm: Literal[1, 2] = Field(description="Chamfer distance of distances (1) or squared distances (2)")
+    small_start: bool = Field(description="start with predictions of about a patch's size; not in the official code")
     embed_visible_only: bool = Field(
         description="skip hidden patches in the patch embedder: faster, other batch statistics than the official code"
     )
@@ -170,6 +171,7 @@ def _build_mae(params: MAEParams) -> "MAE":
             decoder_heads=params.decoder_heads,
             drop_path=params.decoder_drop_path,
             loss_norm=params.loss_norm,
+            small_start=params.small_start,
         )
     except ValueError as error:
         raise ParamsError(f"pretrain: {error}") from error

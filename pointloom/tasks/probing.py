@@ -1,6 +1,7 @@
 """Protocols on frozen features: linear SVM, linear layer, three-layer MLP, few-shot episodes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Split:
 
     train: NDArray[np.float32]
     train_label: NDArray[np.int64]
-    train_group: NDArray[np.str_]
+    train_group: NDArray[Any]
     test: NDArray[np.float32]
     test_label: NDArray[np.int64]
 

@@ -46,7 +46,14 @@ def method(small: dict[str, np.ndarray]) -> MAE:
         drop_path=0.0, class_token=False, init="official", skip_near_origin=1e-3,
     )  # fmt: skip
     method = MAE(
-        encoder, mask_ratio=0.6, mask="random", decoder_depth=2, decoder_heads=6, drop_path=0.0, loss_norm=2
+        encoder,
+        mask_ratio=0.6,
+        mask="random",
+        decoder_depth=2,
+        decoder_heads=6,
+        drop_path=0.0,
+        loss_norm=2,
+        small_start=False,
     )
     state = {}
     for name, value in method.state_dict().items():
@@ -85,5 +92,14 @@ def test_loss_equals_the_official_loss(method: MAE, small: dict[str, np.ndarray]
 def test_published_size_has_the_published_parameter_count() -> None:
     encoder = point_mae_small()
     assert sum(p.numel() for p in encoder.parameters()) == 21_825_024
-    method = MAE(encoder, mask_ratio=0.6, mask="random", decoder_depth=4, decoder_heads=6, drop_path=0.1, loss_norm=2)
+    method = MAE(
+        encoder,
+        mask_ratio=0.6,
+        mask="random",
+        decoder_depth=4,
+        decoder_heads=6,
+        drop_path=0.1,
+        loss_norm=2,
+        small_start=False,
+    )
     assert sum(p.numel() for p in method.parameters()) == 29_006_432

@@ -29,9 +29,7 @@ def test_indices_equal_the_official_ones(golden: Path, backend: str) -> None:
             ("pts_near_origin", "fps_no_skip_128", 0.0),
             ("pts_near_origin", "fps_skip_origin_128", 1e-3),
         ):
-            chosen = farthest_point_sampling(
-                torch.from_numpy(ops[cloud]), 128, skip_near_origin=skip, backend=backend
-            )
+            chosen = farthest_point_sampling(torch.from_numpy(ops[cloud]), 128, skip_near_origin=skip, backend=backend)
             assert np.array_equal(chosen.numpy(), ops[key]), key
 
 

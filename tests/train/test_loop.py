@@ -1,5 +1,6 @@
 """The loop: exact resume, clear failure, learning."""
 
+import itertools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_step_schedule_starts_and_ends_at_the_minimum() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[20] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[20:]))
 
 
 def test_vectors_biases_and_tokens_are_not_decayed() -> None:

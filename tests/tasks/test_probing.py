@@ -1,0 +1,43 @@
+"""Protocols on frozen features."""
+
+import numpy as np
+import pytest
+
+from pointloom.tasks.probing import Split, few_shot_accuracy, linear_svm, trained_head
+
+
+def split(*, spread: float = 0.3, classes: int = 4) -> Split:
+    rng = np.random.default_rng(0)
+    means = 3 * rng.normal(size=(classes, 8))
+
+    def draw(per_class: int) -> tuple[np.ndarray, np.ndarray]:
+        label = np.repeat(np.arange(classes), per_class)
+        return (means[label] + spread * rng.normal(size=(len(label), 8))).astype(np.float32), label
+
+    train, train_label = draw(12)
+    test, test_label = draw(6)
+    group = np.array([f"g{i // 2}" for i in range(len(train))])
+    return Split(train=train, train_label=train_label, train_group=group, test=test, test_label=test_label)
+
+
+def test_svm_separates_what_is_separable_and_says_its_c() -> None:
+    prediction, chosen = linear_svm(split(), grid=[0.01, 1.0], folds=3, seed=0, num_workers=1)
+    assert (prediction == split().test_label).mean() > 0.95
+    assert chosen in (0.01, 1.0)
+
+
+def test_single_c_is_used_without_a_search() -> None:
+    assert linear_svm(split(), grid=[0.042], folds=3, seed=0, num_workers=1)[1] == 0.042
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp3"])
+def test_heads_learn_and_are_deterministic_under_a_seed(head: str) -> None:
+    first, second = (trained_head(split(), head=head, num_classes=4, epochs=60, lr=0.01, seed=1) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert (first == split().test_label).mean() > 0.9
+
+
+def test_few_shot_counts_only_classes_with_enough_objects() -> None:
+    assert few_shot_accuracy(split(), way=4, shot=10, query=6, C=1.0, seed=0) == pytest.approx(100.0, abs=10)
+    assert few_shot_accuracy(split(), way=5, shot=10, query=6, C=1.0, seed=0) is None
+    assert few_shot_accuracy(split(), way=4, shot=13, query=6, C=1.0, seed=0) is None
