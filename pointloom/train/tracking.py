@@ -60,11 +60,32 @@ def make_client(uri: str) -> Any:
 
 
 def download_model(uri: str, *, tracking_uri: str) -> Path:
-    """Fetch the folder behind an MLflow URI (``models:/name@newest``, ``runs:/id/encoder``) and return its path."""
-    make_client(tracking_uri)
+    """Fetch the folder behind an MLflow URI and return its path.
+
+    Args:
+        uri: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, ``models:/NAME/latest`` or ``runs:/ID/encoder``.
+        tracking_uri: Where the model is registered.
+    """
+    client = make_client(tracking_uri)
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri, registry_uri=tracking_uri))
+    if uri.startswith("models:/"):
+        uri = _source_of_version(client, uri.removeprefix("models:/"))
+    return Path(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri))
+
+
+def _source_of_version(client: Any, reference: str) -> str:
+    """Return the ``runs:/`` URI of a registered version; MLflow's own look-up ignores a registry that is no default."""
+    name, _, alias = reference.partition("@")
+    if alias:
+        return str(client.get_model_version_by_alias(name, alias).source)
+    name, _, version = reference.rpartition("/")
+    if version != "latest":
+        return str(client.get_model_version(name, version).source)
+    versions = client.search_model_versions(f"name = '{name}'")
+    if not versions:
+        raise LookupError(f"no registered model {name!r}")
+    return str(max(versions, key=lambda found: int(found.version)).source)
 
 
 @contextlib.contextmanager
