@@ -108,7 +108,7 @@ def load_encoder(location: str | Path, *, device: torch.device | str | None = No
 
 
 def _local_folder(location: str | Path) -> Path:
-    if not str(location).startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
+    if not str(location).startswith(("models:/", "runs:/")):
         return Path(location)
     from pointloom.train.spool import tracking_target
     from pointloom.train.tracking import download_model

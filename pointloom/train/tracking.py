@@ -13,6 +13,7 @@ import json
 import os
 import select
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -67,11 +68,10 @@ def download_model(uri: str, *, tracking_uri: str) -> Path:
         tracking_uri: Where the model is registered.
     """
     client = make_client(tracking_uri)
-    from mlflow.artifacts import download_artifacts
-
     if uri.startswith("models:/"):
         uri = _source_of_version(client, uri.removeprefix("models:/"))
-    return Path(download_artifacts(artifact_uri=uri, tracking_uri=tracking_uri))
+    run_id, _, path = uri.removeprefix("runs:/").partition("/")
+    return Path(client.download_artifacts(run_id, path, tempfile.mkdtemp(prefix="pointloom-")))
 
 
 def _source_of_version(client: Any, reference: str) -> str:
