@@ -145,7 +145,6 @@ def _pretrain_mae(params: MAEParams, store: "ObjectStore", folder: Path, *, stat
             params=params.model_dump(mode="json"),
         )
         _write_samples(folder / "samples.npz", method, store, sampling, device)
-    run.log_artifact(folder / "curves.csv")
     run.summary({"loss": curve[-1]["loss"], "epochs": params.epochs, "objects": len(rows)})
 
 
