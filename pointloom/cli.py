@@ -206,7 +206,7 @@ def encode(files: tuple[Path, ...], encoder: str, output: Path, up: str | None) 
 def main() -> NoReturn:
     """Entry point: bad input is one message and exit code 2, Ctrl-C is 130, SIGTERM is 75 (a retry continues)."""
     signal.signal(signal.SIGTERM, _on_terminate)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads are 20 times slower beside other work
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # endless spinning is 20 times slower beside other work
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

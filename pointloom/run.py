@@ -146,7 +146,7 @@ def _reproduce(folder: Path, lock: IO[str], tracker: Tracker | None) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     environment.setdefault("GLIBC_TUNABLES", HEAP_SETTINGS)
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.setdefault("GOMP_SPINCOUNT", "20000")
     environment.pop("MLFLOW_RUN_ID", None)
     parent_id = tracker.wait_for_run_id(PARENT_WAIT_S) if tracker else None
     if parent_id:
