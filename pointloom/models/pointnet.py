@@ -55,11 +55,11 @@ class PointNetEncoder(nn.Module):
 
 
 def pointnet(*, class_token: bool = False) -> PointNetEncoder:
-    """Build the PointNet of the tables: 64, 64, 128, 512 channels.
+    """Build the PointNet of the tables: 64, 128, 256 channels.
 
     Raises:
         ValueError: A class token is asked for.
     """
     if class_token:
         raise ValueError("pointnet has no class token")
-    return PointNetEncoder(widths=(64, 64, 128, 512))
+    return PointNetEncoder(widths=(64, 128, 256))
