@@ -1,10 +1,14 @@
 """Shared fixtures: seeds, one thread, and the folder of reference data that developers have and users do not."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+# Tests send Ctrl-C to child processes; a runner that was itself started in the background would pass on "ignore it".
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
