@@ -1,5 +1,6 @@
 """Protocols on frozen features: linear SVM, linear layer, three-layer MLP, few-shot episodes."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,10 @@ def linear_svm(
         cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
         n_jobs=num_workers,
     )
-    search.fit(split.train, split.train_label, groups=split.train_group)
+    with warnings.catch_warnings():
+        # classes with fewer objects than folds are in some folds only, which is all that can be done
+        warnings.filterwarnings("ignore", message="The least populated class in y")
+        search.fit(split.train, split.train_label, groups=split.train_group)
     return search.predict(split.test), float(search.best_params_["linearsvc__C"])
 
 
