@@ -103,6 +103,29 @@ def map_in_workers(
             worker.stop()
 
 
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Start children that Ctrl-C does not reach, and let the parent react to a signal only when they have started.
+
+    The whole process group gets Ctrl-C: a child that is still starting would print a trace, and so would one whose
+    parent stops in the middle of telling it what to do.
+    """
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    arrived: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handlers[number] = signal.signal(number, lambda caught, _: arrived.append(caught))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        for number_caught in arrived:
+            signal.raise_signal(number_caught)
+
+
 class _Worker:
     """The parent's side of one worker process."""
 
@@ -110,11 +133,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, child = context.Pipe()
         self.process = context.Process(target=_serve, args=(child, job), daemon=True)
-        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C reaches the whole group, also
-        try:  # a worker that is still starting; the parent decides
+        with interrupts_deferred():
             self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         child.close()
         self.alive = True
         self.ready = False

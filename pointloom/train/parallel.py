@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -13,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
+
+from pointloom.data.workers import interrupts_deferred
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -59,7 +60,7 @@ def _run_in_processes(
 ) -> Iterator[tuple[Job, Result]]:
     context = multiprocessing.get_context("spawn")
     counter = context.Value("Q", 0)
-    with _single_threaded_children(), _without_interrupts():
+    with _single_threaded_children(), interrupts_deferred():
         pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(counter,))
         pending: dict[Future[Result], Job] = {pool.submit(_run, function, job): job for job in jobs}
     try:
@@ -74,16 +75,6 @@ def _run_in_processes(
             child.terminate()
         raise
     pool.shutdown()
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start children that Ctrl-C does not reach, not even while they start: the parent decides."""
-    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
 
 @contextlib.contextmanager

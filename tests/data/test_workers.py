@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from pointloom.data.quarantine import RejectedError
-from pointloom.data.workers import available_cores, map_in_workers
+from pointloom.data.workers import available_cores, interrupts_deferred, map_in_workers
 from pointloom.errors import BackendError
 
 
@@ -99,3 +100,26 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent.stdout.close()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_signal_that_comes_while_children_start_is_answered_when_they_have(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    def stop(*_: object) -> None:
+        raise SystemExit
+
+    steps = []
+
+    def start() -> None:
+        with interrupts_deferred():
+            signal.raise_signal(number)
+            steps.append("children have started")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(error):
+            start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert steps == ["children have started"]
