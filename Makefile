@@ -71,7 +71,7 @@ lint: $(STAMP) ## Check style, layers and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/codespell --toml pyproject.toml
+	git ls-files -z | xargs -0 $(BIN)/codespell --toml pyproject.toml
 
 format: $(STAMP) ## Bring the source into its style
 	$(BIN)/ruff format .
