@@ -91,6 +91,7 @@ class ReportInputs:
 
     Attributes:
         store: The prepared objects.
+        data: Folder with ``views/``, ``captions/`` and ``features/`` where there are any.
         encoders: By folder name, in alphabetical order.
         finetune: By folder name.
         probe: By folder name.
@@ -99,6 +100,7 @@ class ReportInputs:
     """
 
     store: ObjectStore
+    data: Path
     encoders: dict[str, EncoderRecord]
     finetune: dict[str, ResultRecord]
     probe: dict[str, ResultRecord]
@@ -112,11 +114,12 @@ class ReportInputs:
         return matches[0] if matches and digest else None
 
 
-def load_inputs(*, dataset: Path, models: Path, results: Path, runs: Path) -> ReportInputs:
+def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs: Path) -> ReportInputs:
     """Read the store, all encoders, all results and all metrics files.
 
     Args:
         dataset: Prepared store.
+        data: Folder with ``views/``, ``captions/`` and ``features/``; they may be absent.
         models: Folder with one folder per encoder; may be absent.
         results: Folder with ``finetune/`` and ``probe/``; may be absent, as it is for unlabelled data.
         runs: Folder with the metrics files of the earlier stages; may be absent.
@@ -128,6 +131,7 @@ def load_inputs(*, dataset: Path, models: Path, results: Path, runs: Path) -> Re
     problems: list[str] = []
     inputs = ReportInputs(
         store=store,
+        data=data,
         encoders={folder.name: _load_encoder(folder, problems) for folder in _folders(models, "encoder.json")},
         finetune=_load_results(results / "finetune", problems),
         probe=_load_results(results / "probe", problems),

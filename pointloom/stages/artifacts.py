@@ -30,6 +30,7 @@ class Artifact:
 RawIn = Annotated[Path, Artifact("raw", "in", "folder of meshes, scans or point clouds")]
 DatasetIn = Annotated[Path, Artifact("Dataset", "in", "prepared store")]
 DatasetOut = Annotated[Path, Artifact("Dataset", "out", "prepared store to write")]
+FamiliesIn = Annotated[Path, Artifact("Dataset", "in", "folder around all data: views, captions and features in it")]
 ModelIn = Annotated[Path, Artifact("Model", "in", "folder of an encoder")]
 ModelOut = Annotated[Path, Artifact("Model", "out", "folder of the encoder to write")]
 ModelsIn = Annotated[Path, Artifact("Model", "in", "folder that holds one folder per encoder")]

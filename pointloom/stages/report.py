@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelsIn, ResultIn, ResultOut
+from pointloom.stages.artifacts import DatasetIn, FamiliesIn, MetricsOut, ModelsIn, ResultIn, ResultOut
 from pointloom.stages.params import StageParams
 from pointloom.stages.runs import stage_run
 
@@ -47,6 +47,7 @@ def report(
     params: ReportParams,
     *,
     dataset: DatasetIn,
+    data: FamiliesIn,
     models: ModelsIn,
     results: ResultIn,
     runs: ResultIn,
@@ -58,6 +59,7 @@ def report(
     Args:
         params: What to compare and how much to show.
         dataset: Prepared store.
+        data: Folder with ``views/``, ``captions/`` and ``features/``; they may be absent.
         models: Folder with one folder per encoder.
         results: Folder with ``finetune/`` and ``probe/``; may be absent for unlabelled data.
         runs: Folder with the metrics files of the earlier stages; may be absent.
@@ -72,7 +74,7 @@ def report(
     from pointloom.report.outcomes import BootstrapSettings
 
     with stage_run("report", params=params, inputs={"dataset": dataset}, metrics=metrics) as run:
-        inputs = load_inputs(dataset=dataset, models=models, results=results, runs=runs)
+        inputs = load_inputs(dataset=dataset, data=data, models=models, results=results, runs=runs)
         values = params.model_dump(exclude={"resamples", "confidence"})
         bootstrap = BootstrapSettings(resamples=params.resamples, confidence=params.confidence, seed=params.seed)
         partial = report.with_name(f".{report.name}.partial")

@@ -249,7 +249,7 @@ def write_workspace(
     failures: bool = True,
 ) -> dict[str, Path]:
     """Write everything that the report reads and return its paths by argument name."""
-    paths = {"dataset": root / "data" / "objects", "models": root / "models"}
+    paths = {"dataset": root / "data" / "objects", "data": root / "data", "models": root / "models"}
     paths |= {"results": root / "results", "runs": root / "reports"}
     dataset = paths["dataset"]
     write_dataset(dataset, train=train, test=test, num_points=num_points, labelled=labelled, failures=failures)

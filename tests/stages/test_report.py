@@ -60,6 +60,7 @@ def test_missing_store_says_what_to_run(tmp_path: Path) -> None:
         report(
             ReportParams(**VALUES),
             dataset=nothing,
+            data=nothing,
             models=nothing,
             results=nothing,
             runs=nothing,
