@@ -1,6 +1,6 @@
-"""Keep finished objects on disk while a data set is being prepared, so that nothing finished is ever lost.
+"""Keep finished objects on disk while a data set is being made, so that nothing finished is ever lost.
 
-One append-only file; a record is a header, a description and the arrays. A record that was cut off by a kill or a full
+One append-only file; a record is a header, a description and its content. A record that was cut off by a kill or a full
 disk is found by its length and checksum when the file is opened again, and cut away.
 """
 
@@ -10,11 +10,11 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.errors import WorkspaceError
 
-_HEADER = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the arrays, checksum of both
+Opened = TypeVar("Opened", bound="ByteJournal")
+
+_HEADER = struct.Struct("<4sIQI")  # magic, bytes of the description, bytes of the content, checksum of both
 _MAGIC = b"PLJ1"
 _DTYPES = {"coord": np.float32, "normal": np.float16, "color": np.uint8, "segment": np.uint8}
 
 
-class Journal:
-    """Finished objects by key, in one file that only one process may hold open.
+class ByteJournal:
+    """Finished pieces of work by key, in one file that only one process may hold open.
 
     Attributes:
         path: The file.
@@ -48,7 +50,7 @@ class Journal:
         except OSError as error:
             self._file.close()
             raise WorkspaceError(
-                f"{path}: another run is preparing into this state folder; wait for it, stop it, or use another --state"
+                f"{path}: another run is writing into this state folder; wait for it, stop it, or use another --state"
             ) from error
         self._where: dict[str, int] = {}
         self._end = 0
@@ -58,7 +60,7 @@ class Journal:
         if self._file.seek(0, os.SEEK_END) > self._end:
             self._file.truncate(self._end)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(
@@ -76,17 +78,20 @@ class Journal:
         """Close the file and let others open it."""
         self._file.close()
 
-    def append(self, key: str, record: ObjectRecord, points: ObjectPoints) -> None:
-        """Add a finished object; what is written before a failure (a full disk) is taken back.
+    def put(self, key: str, description: Mapping[str, Any], content: bytes) -> None:
+        """Add a finished piece; what is written before a failure (a full disk) is taken back.
+
+        Args:
+            key: Name of the piece; a later one of the same name hides the earlier one.
+            description: JSON values.
+            content: Anything.
 
         Raises:
             OSError: The record cannot be written.
         """
-        arrays = {name: getattr(points, name) for name in _DTYPES if getattr(points, name) is not None}
-        payload = b"".join(np.ascontiguousarray(a, dtype=_DTYPES[name]).tobytes() for name, a in arrays.items())
-        description = {"key": key, "record": asdict(record), "arrays": list(arrays), "num_points": len(points.coord)}
-        head = json.dumps(description).encode()
-        data = _HEADER.pack(_MAGIC, len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
+        head = json.dumps({"key": key, **description}).encode()
+        checksum = zlib.crc32(content, zlib.crc32(head))
+        data = _HEADER.pack(_MAGIC, len(head), len(content), checksum) + head + content
         try:
             view = memoryview(data)
             while view:
@@ -98,21 +103,15 @@ class Journal:
         self._where[key] = self._end
         self._end += len(data)
 
-    def read(self, key: str) -> tuple[ObjectRecord, ObjectPoints]:
-        """Return a finished object.
+    def get(self, key: str) -> tuple[dict[str, Any], bytes]:
+        """Return the description and the content of a finished piece.
 
         Raises:
             KeyError: The journal does not have it.
         """
         self._file.seek(self._where[key])
         header = _HEADER.unpack(self._exactly(_HEADER.size))
-        description = json.loads(self._exactly(header[1]))
-        fields: dict[str, Any] = description["record"]
-        for name in ("transform", "attributes", "captions"):
-            fields[name] = tuple(fields[name])
-        return ObjectRecord(**fields), _unpack(
-            self._exactly(header[2]), description["arrays"], num_points=description["num_points"]
-        )
+        return json.loads(self._exactly(header[1])), self._exactly(header[2])
 
     def _exactly(self, size: int) -> bytes:
         chunks = bytearray()
@@ -127,17 +126,44 @@ class Journal:
         offset = 0
         self._file.seek(0)
         while len(header := self._exactly(_HEADER.size)) == _HEADER.size:
-            magic, head_size, payload_size, checksum = _HEADER.unpack(header)
+            magic, head_size, content_size, checksum = _HEADER.unpack(header)
             if magic != _MAGIC:
                 return
-            head, payload = self._exactly(head_size), self._exactly(payload_size)
-            if len(head) + len(payload) < head_size + payload_size:
+            head, content = self._exactly(head_size), self._exactly(content_size)
+            if len(head) + len(content) < head_size + content_size:
                 return
-            if zlib.crc32(payload, zlib.crc32(head)) != checksum:
+            if zlib.crc32(content, zlib.crc32(head)) != checksum:
                 return
-            end = offset + _HEADER.size + head_size + payload_size
+            end = offset + _HEADER.size + head_size + content_size
             yield json.loads(head)["key"], offset, end
             offset = end
+
+
+class Journal(ByteJournal):
+    """Prepared objects by key."""
+
+    def append(self, key: str, record: ObjectRecord, points: ObjectPoints) -> None:
+        """Add a prepared object.
+
+        Raises:
+            OSError: The record cannot be written.
+        """
+        arrays = {name: getattr(points, name) for name in _DTYPES if getattr(points, name) is not None}
+        content = b"".join(np.ascontiguousarray(a, dtype=_DTYPES[name]).tobytes() for name, a in arrays.items())
+        description = {"record": asdict(record), "arrays": list(arrays), "num_points": len(points.coord)}
+        self.put(key, description, content)
+
+    def read(self, key: str) -> tuple[ObjectRecord, ObjectPoints]:
+        """Return a prepared object.
+
+        Raises:
+            KeyError: The journal does not have it.
+        """
+        description, content = self.get(key)
+        fields: dict[str, Any] = description["record"]
+        for name in ("transform", "attributes", "captions"):
+            fields[name] = tuple(fields[name])
+        return ObjectRecord(**fields), _unpack(content, description["arrays"], num_points=description["num_points"])
 
 
 def _unpack(payload: bytes, names: Sequence[str], *, num_points: int) -> ObjectPoints:
