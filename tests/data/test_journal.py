@@ -55,5 +55,5 @@ def test_a_damaged_record_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_two_runs_cannot_share_a_journal(tmp_path: Path) -> None:
-    with Journal(tmp_path / "j"), pytest.raises(WorkspaceError, match="another run is preparing"):
+    with Journal(tmp_path / "j"), pytest.raises(WorkspaceError, match="another run is writing"):
         Journal(tmp_path / "j")
