@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from pointloom.data.intake import Intake
 from pointloom.data.quarantine import RejectedError
+from pointloom.data.records import ObjectPoints
 from pointloom.data.sources import SourceObject
 from pointloom.encoder import load_encoder
 from pointloom.errors import DataError
@@ -41,9 +42,8 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
     num_points = loaded.card.num_points
     paths, clouds = [], []
     for path in tqdm(files, desc="read", unit="file", disable=len(files) < 10):
-        intake = Intake(path.parent, max(SURFACE_POINTS, num_points), seed=0, up=up or "auto", max_file_mb=MAX_FILE_MB)
         try:
-            _, points = intake(SourceObject(path.name, category=None, name=path.stem, group=path.stem))
+            points = read_shape(path, num_points=num_points, up=up)
         except FileNotFoundError:
             logger.warning("left out: %s does not exist", path)
         except RejectedError as error:
@@ -58,3 +58,19 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
     with output.open("wb") as file:
         np.savez_compressed(file, path=np.array(paths), feature=feature)
     return len(paths), feature.shape[1]
+
+
+def read_shape(path: Path, *, num_points: int, up: str | None) -> ObjectPoints:
+    """Read a mesh or point cloud as ``prepare`` does: same frame, same sampling, farthest points first.
+
+    Args:
+        path: File to read.
+        num_points: Smallest number of points to return.
+        up: Up axis of the file, None for the usual one of its format.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        RejectedError: The file cannot be used.
+    """
+    intake = Intake(path.parent, max(SURFACE_POINTS, num_points), seed=0, up=up or "auto", max_file_mb=MAX_FILE_MB)
+    return intake(SourceObject(path.name, category=None, name=path.stem, group=path.stem))[1]

@@ -24,12 +24,12 @@ class Album:
     """Pictures by relative path.
 
     Attributes:
-        folder: Folder of the report; pictures go to ``thumbnails/`` in it.
+        folder: Folder of the report; pictures go to ``thumbnails/`` in it. None keeps them in memory only.
         size: Width and height of one object in pixels.
         pictures: PNG bytes by path relative to ``folder``.
     """
 
-    folder: Path
+    folder: Path | None
     size: int
     pictures: dict[str, bytes] = field(default_factory=dict)
 
@@ -39,9 +39,10 @@ class Album:
         buffer = io.BytesIO()
         small = Image.fromarray(image).quantize(PALETTE_COLORS, dither=Image.Dither.NONE)
         small.save(buffer, format="PNG", optimize=True)
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(buffer.getvalue())
+        if self.folder is not None:
+            target = self.folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(buffer.getvalue())
         self.pictures[path] = buffer.getvalue()
         return path
 

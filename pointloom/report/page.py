@@ -33,10 +33,10 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
     """
     from plotly.offline import get_plotlyjs
 
-    environment = _environment(autoescape=True)
+    environment = template_environment(autoescape=True)
     environment.filters["data_uri"] = album.data_uri
     spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
-    return environment.from_string(_read("report.html.j2")).render(
+    return environment.from_string(read_resource("report.html.j2")).render(
         content=content,
         sections=_sections(content),
         total_cpu=sum(spent) if spent else None,
@@ -44,15 +44,15 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
         figures={name: _script_safe(figure) for name, figure in figures.items()},
         viewer=viewer,
         viewer_json=_script_safe(json.dumps(viewer)),
-        style=_read("report.css"),
-        script=_read("report.js"),
+        style=read_resource("report.css"),
+        script=read_resource("report.js"),
         plotly=get_plotlyjs() if figures or viewer else "",
     )
 
 
 def render_markdown(content: Content) -> str:
     """Return the tables, sentences and thumbnails as markdown; figures are in the HTML only."""
-    return _environment(autoescape=False).from_string(_read("report.md.j2")).render(content=content)
+    return template_environment(autoescape=False).from_string(read_resource("report.md.j2")).render(content=content)
 
 
 def _sections(content: Content) -> list[tuple[str, str]]:
@@ -76,7 +76,8 @@ def _sections(content: Content) -> list[tuple[str, str]]:
     ]
 
 
-def _environment(*, autoescape: bool) -> Environment:
+def template_environment(*, autoescape: bool) -> Environment:
+    """Return the environment of all templates: strict, with the formats of numbers as filters."""
     environment = Environment(
         autoescape=autoescape,
         undefined=StrictUndefined,
@@ -112,5 +113,6 @@ def _script_safe(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _read(name: str) -> str:
+def read_resource(name: str) -> str:
+    """Return the text of a file that belongs to the report."""
     return (files("pointloom.report") / name).read_text(encoding="utf-8")
