@@ -9,7 +9,6 @@ that the first k of them are a farthest-point subset of k.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointloom.data.records import NO_PART, SPLITS, Failure, ObjectPoints, ObjectRecord, StoreInfo
+from pointloom.data.replace import replaced_folder
 from pointloom.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,32 +67,32 @@ def write_store(
     Raises:
         DataError: There is no object, or two have the same uid.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "points").mkdir(parents=True)
-    records = _write_shards(partial / "points", objects, num_points=num_points, with_segments=bool(parts))
-    if not records:
-        raise DataError(f"{target}: there is not a single object to store; see failures.jsonl and the source folder")
-    if len({record.uid for record in records}) != len(records):
-        raise DataError(f"{target}: two objects have the same uid; uids must be unique")
-    classes = tuple(sorted({r.category for r in records if r.category is not None and r.split != "pretrain"}))
-    labels = [_label(record, classes) for record in records]
-    _write_index(partial / "index.parquet", records, labels)
-    info = StoreInfo(
-        num_points=num_points,
-        classes=classes,
-        source=source,
-        digest=_digest(records, labels, settings),
-        counts=_counts(records, labels),
-        quarantined=len(failures),
-        parts={category: list(names) for category, names in (parts or {}).items()},
-        notes=list(notes),
-        settings=dict(settings),
-    )
-    write_failures(partial, failures)
-    description = {"format": FORMAT, "kind": "objects", **asdict(info)}
-    (partial / "dataset.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    _replace_folder(partial, target)
+    with replaced_folder(target) as partial:
+        (partial / "points").mkdir()
+        records = _write_shards(partial / "points", objects, num_points=num_points, with_segments=bool(parts))
+        if not records:
+            raise DataError(
+                f"{target}: there is not a single object to store; see failures.jsonl and the source folder"
+            )
+        if len({record.uid for record in records}) != len(records):
+            raise DataError(f"{target}: two objects have the same uid; uids must be unique")
+        classes = tuple(sorted({r.category for r in records if r.category is not None and r.split != "pretrain"}))
+        labels = [_label(record, classes) for record in records]
+        _write_index(partial / "index.parquet", records, labels)
+        info = StoreInfo(
+            num_points=num_points,
+            classes=classes,
+            source=source,
+            digest=_digest(records, labels, settings),
+            counts=_counts(records, labels),
+            quarantined=len(failures),
+            parts={category: list(names) for category, names in (parts or {}).items()},
+            notes=list(notes),
+            settings=dict(settings),
+        )
+        write_failures(partial, failures)
+        description = {"format": FORMAT, "kind": "objects", **asdict(info)}
+        (partial / "dataset.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return info
 
 
@@ -177,15 +177,6 @@ def _counts(records: list[ObjectRecord], labels: list[int]) -> dict[str, int]:
             if warning != "ok":
                 counts[warning] = counts.get(warning, 0) + 1
     return counts
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _shard_path(folder: Path, shard: int) -> Path:

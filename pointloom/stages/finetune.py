@@ -76,10 +76,11 @@ def finetune(
     state: StateDir,
 ) -> None:
     """Train an encoder end to end to classify objects and test it on objects it has never seen."""
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run, write_json
     from pointloom.train.checkpoint import read_card
-    from pointloom.train.state import replaced_folder, resume_state
+    from pointloom.train.state import resume_state
 
     inputs = {"dataset": dataset, "encoder": encoder}
     with stage_run("finetune", name=result.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:

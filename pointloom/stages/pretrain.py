@@ -65,9 +65,9 @@ def pretrain(
     params: PretrainParams, *, dataset: DatasetIn, encoder: ModelOut, metrics: MetricsOut, state: StateDir
 ) -> None:
     """Learn an encoder from unlabelled clouds (or write an untrained one to start from)."""
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run
-    from pointloom.train.state import replaced_folder
 
     name = encoder.name
     inputs = {"dataset": dataset}

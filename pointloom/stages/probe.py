@@ -75,10 +75,10 @@ def probe(
     """Classify objects by the frozen features of an encoder, and keep the features for pictures and retrieval."""
     import numpy as np
 
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run, write_json
     from pointloom.train.checkpoint import read_card
-    from pointloom.train.state import replaced_folder
 
     inputs = {"dataset": dataset, "encoder": encoder}
     with stage_run("probe", name=result.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:

@@ -3,13 +3,13 @@
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pointloom.data.replace import replaced_folder as replaced_folder
 from pointloom.errors import WorkspaceError
 
 
@@ -42,22 +42,3 @@ def resume_state(state: Path, *, stage: str, shaped_by: Mapping[str, Any]) -> It
         (folder / "shaped_by.json").write_text(json.dumps(shaped_by, indent=1, sort_keys=True, default=str) + "\n")
         yield folder
         shutil.rmtree(folder)
-
-
-@contextmanager
-def replaced_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to fill; it takes the place of ``target`` only when the block succeeds."""
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pointloom.data.replace import replaced_folder
 from pointloom.errors import WorkspaceError
 from pointloom.train.parallel import Advance, run_jobs
-from pointloom.train.state import replaced_folder, resume_state
+from pointloom.train.state import resume_state
 
 CPU = torch.device("cpu")
 
