@@ -8,13 +8,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-# A workspace per folder of shapes and profile: runs/demo, runs/meshes-demo, ...
+# A workspace per folder of shapes, pipeline and profile: runs/demo, runs/meshes-demo, runs/meshes-multimodal-demo, ...
 DATA ?=
+PIPELINE ?= pretrain
 PROFILE ?= demo
 TRAIN_LIST ?=
 TEST_LIST ?=
 UP ?=
-NAME ?= $(if $(DATA),$(shell basename '$(DATA)' | tr -c 'A-Za-z0-9._\n-' '-')-$(PROFILE),$(PROFILE))
+KIND := $(patsubst pretrain-%,%,$(PIPELINE)-$(PROFILE))
+NAME ?= $(if $(DATA),$(shell basename '$(DATA)' | tr -c 'A-Za-z0-9._\n-' '-')-$(KIND),$(KIND))
 WORKSPACE := runs/$(NAME)
 PORT ?=
 
@@ -33,7 +35,8 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo "  make demo DATA=folder [PROFILE=smoke|demo|paper] [TRAIN_LIST=file TEST_LIST=file] [UP=x|y|z] [NAME=name]"
+	@echo "  make demo DATA=folder [PIPELINE=pretrain|multimodal] [PROFILE=smoke|demo|paper]"
+	@echo "            [TRAIN_LIST=file TEST_LIST=file] [UP=x|y|z] [NAME=name]"
 
 setup: $(STAMP) ## Make .venv with everything that is needed
 
@@ -50,11 +53,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@df -h . | awk 'NR == 2 { print "Free here: " $$4 }'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[workspace,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[workspace,multimodal,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Run the whole chain: on generated shapes, or on DATA=folder; prints where the report is
-	$(BIN)/pointloom init '$(WORKSPACE)' --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(UP),--up $(UP)) \
+	$(BIN)/pointloom init '$(WORKSPACE)' --pipeline $(PIPELINE) --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(UP),--up $(UP)) \
 	  $(if $(TRAIN_LIST),--train-list '$(TRAIN_LIST)') $(if $(TEST_LIST),--test-list '$(TEST_LIST)')
 	$(BIN)/pointloom run --workspace '$(WORKSPACE)'
 

@@ -17,7 +17,7 @@ from pointloom._version import __version__
 from pointloom.errors import PointloomError
 from pointloom.stages import STAGES
 from pointloom.stages.signature import STATE_DEFAULT, StageSignature, describe_params, read_signature
-from pointloom.workspace import PROFILES, WorkspaceChoices, init_workspace
+from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace
 
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
@@ -25,7 +25,11 @@ EXIT_INTERRUPTED = 130
 KEPT = "what was finished is kept; the same command continues from there"
 PROFILE_HELP = (
     "Set of parameters: smoke = a minute, to see that everything works; demo = real training in minutes on two CPU "
-    "cores; paper = the published values of Point-MAE, for a GPU."
+    "cores; paper = the published values, for a GPU."
+)
+PIPELINE_HELP = (
+    "pretrain = masked autoencoding of points alone; multimodal = views, captions, alignment with text and images, "
+    "distillation, beside it."
 )
 
 
@@ -131,6 +135,7 @@ for _name, _function in STAGES.items():
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--pipeline", type=click.Choice(PIPELINES), default="pretrain", show_default=True, help=PIPELINE_HELP)
 @click.option("--profile", type=click.Choice(PROFILES), default="demo", show_default=True, help=PROFILE_HELP)
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of meshes or clouds; without it, generated shapes."

@@ -14,16 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pointloom.errors import ParamsError, WorkspaceError
-from pointloom.stages import STAGES
-from pointloom.stages.read_params import did_you_mean, read_yaml, validate
-from pointloom.stages.signature import read_signature
+from pointloom.errors import WorkspaceError
+from pointloom.stages.sections import check_params
 from pointloom.train.spool import RunStart, Tracker, new_key, spool_folder, tracking_target
 from pointloom.workspace import Workspace, open_workspace, require_dvc
 
 logger = logging.getLogger(__name__)
 
-ONE_PER_ENTRY = ("pretrain", "finetune", "probe")
 PARENT_WAIT_S = 15.0
 BYTES_PER_SHAPE = 400_000  # store of 8,192 points with normals and colour, and the copies that DVC and MLflow keep
 BYTES_OF_MODELS = 500_000_000
@@ -60,38 +57,6 @@ def run_workspace(folder: Path) -> Path:
                 _record_outcome(tracker, workspace.folder, before)
                 tracker.finish(status, max_wait_s=20.0 if status == "FINISHED" else 3.0)
     return workspace.folder / "report" / "report.html"
-
-
-def check_params(folder: Path) -> dict[str, Any]:
-    """Validate every section of ``params.yaml`` and the references between them before anything starts.
-
-    Raises:
-        ParamsError: The first section with a problem.
-    """
-    file = folder / "params.yaml"
-    params = read_yaml(file)
-    for section in params:
-        if section not in STAGES:
-            raise ParamsError(f"{file}: unknown section {section!r}{did_you_mean(section, list(STAGES))}")
-    for stage, function in STAGES.items():
-        models = read_signature(stage, function).params
-        if stage not in params:
-            raise ParamsError(f"{file}: section {stage!r} is missing")
-        entries = {stage: params[stage]}
-        if stage in ONE_PER_ENTRY:
-            if not isinstance(params[stage], dict) or not params[stage]:
-                raise ParamsError(f"{file}, section {stage!r}: expected one entry per {stage}, got {params[stage]!r}")
-            entries = {f"{stage}.{name}": values for name, values in params[stage].items()}
-        for section, values in entries.items():
-            validate(models, values, where=f"{file}, section {section!r}")
-            encoder = values.get("encoder") if stage in {"finetune", "probe"} else None
-            if encoder and encoder not in params["pretrain"]:
-                known = list(params["pretrain"])
-                raise ParamsError(
-                    f"{file}, section {section!r}: encoder {encoder!r} is no entry of 'pretrain' "
-                    f"({', '.join(known)}){did_you_mean(encoder, known)}"
-                )
-    return params
 
 
 def disk_needed(workspace: Workspace) -> int:

@@ -17,6 +17,7 @@ import yaml
 from pointloom.errors import BackendError, WorkspaceError
 
 MARKER = "workspace.yaml"
+PIPELINES = ("pretrain", "multimodal")
 PROFILES = ("smoke", "demo", "paper")
 DVC_CONFIG = """[core]
     analytics = false
@@ -43,7 +44,8 @@ class WorkspaceChoices:
 
     Attributes:
         folder: Where to make it.
-        profile: Name of a set of parameters.
+        pipeline: ``pretrain`` (points alone) or ``multimodal`` (views, captions and teachers too).
+        profile: Name of a set of parameters of the pipeline.
         data: Folder of shapes, None for generated ones.
         train_list: File of relative paths, None for a drawn split.
         test_list: Likewise; both or none.
@@ -51,6 +53,7 @@ class WorkspaceChoices:
     """
 
     folder: Path
+    pipeline: str = "pretrain"
     profile: str = "demo"
     data: Path | None = None
     train_list: Path | None = None
@@ -137,6 +140,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
     data = _checked_data(choices, folder)
     lists = _checked_lists(choices)
     settings = {
+        "pipeline": choices.pipeline,
         "profile": choices.profile,
         "source": str(data) if data else "raw",
         "tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
@@ -190,7 +194,7 @@ def _checked_lists(choices: WorkspaceChoices) -> dict[str, str]:
 
 def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own_lists: bool) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
-    text = template(f"profiles/{choices.profile}.yaml")
+    text = template(f"profiles/{choices.pipeline}/{choices.profile}.yaml")
     values = {}
     if own_data:
         values["source"] = "folder"
@@ -202,7 +206,7 @@ def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own
     for key, value in values.items():
         line = re.search(rf"^  {key}: [^#\n]*?( *#.*)?$", tail, re.MULTILINE)
         if line is None:
-            raise AssertionError(f"profile {choices.profile}: section prepare has no {key}")
+            raise AssertionError(f"profile {choices.pipeline}/{choices.profile}: section prepare has no {key}")
         tail = f"{tail[: line.start()]}  {key}: {value}{line[1] or ''}{tail[line.end() :]}"
     return head + separator + tail
 
@@ -210,8 +214,8 @@ def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own
 def _check_same(folder: Path, files: dict[str, str]) -> None:
     """Compare what a workspace was made for with what is asked for now; edits of params.yaml are the user's right."""
     asked = yaml.safe_load(files[MARKER])
-    present = open_workspace(folder).settings
-    for key in ("profile", "source"):
+    present = {"pipeline": "pretrain"} | open_workspace(folder).settings  # older workspaces do not name the only one
+    for key in ("pipeline", "profile", "source"):
         if present.get(key) != asked[key]:
             raise WorkspaceError(
                 f"{folder} is a workspace made for {key} {present.get(key)!r}, asked for {asked[key]!r}; "

@@ -1,5 +1,6 @@
 """Making and opening workspaces."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -9,8 +10,8 @@ import pytest
 import yaml
 
 from pointloom.errors import WorkspaceError
-from pointloom.run import check_params
-from pointloom.workspace import PROFILES, WorkspaceChoices, init_workspace, open_workspace
+from pointloom.stages.sections import check_params
+from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace, open_workspace
 
 
 @pytest.fixture
@@ -43,13 +44,13 @@ def test_second_time_changes_nothing(tmp_path: Path) -> None:
     assert (choices.folder / "params.yaml").read_text() == edited
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path, profile: str) -> None:
+@pytest.mark.parametrize(("pipeline", "profile"), itertools.product(PIPELINES, PROFILES))
+def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path, pipeline: str, profile: str) -> None:
     train, test = tmp_path / "tr.txt", tmp_path / "te.txt"
     train.write_text("chair/a.off\n")
     test.write_text("chair/b.off\n")
     folder = tmp_path / "work space"
-    init_workspace(WorkspaceChoices(folder, profile, data=meshes, train_list=train, test_list=test, up="y"))
+    init_workspace(WorkspaceChoices(folder, pipeline, profile, data=meshes, train_list=train, test_list=test, up="y"))
     prepare = check_params(folder)["prepare"]
     assert (prepare["source"], prepare["up"]) == ("folder", "y")
     assert Path(prepare["train_list"]).read_text() == train.read_text()
@@ -64,6 +65,16 @@ def test_other_choices_for_the_same_folder_are_refused(tmp_path: Path, meshes: P
         init_workspace(WorkspaceChoices(folder, profile="smoke", data=meshes))
     with pytest.raises(WorkspaceError, match="made for profile 'smoke', asked for 'demo'"):
         init_workspace(WorkspaceChoices(folder, profile="demo"))
+    with pytest.raises(WorkspaceError, match="made for pipeline 'pretrain', asked for 'multimodal'"):
+        init_workspace(WorkspaceChoices(folder, pipeline="multimodal", profile="smoke"))
+
+
+def test_workspace_from_before_pipelines_is_one_of_pretrain(tmp_path: Path) -> None:
+    choices = WorkspaceChoices(tmp_path / "ws", profile="smoke")
+    init_workspace(choices)
+    marker = choices.folder / "workspace.yaml"
+    marker.write_text(marker.read_text().replace("pipeline: pretrain\n", ""))
+    assert not init_workspace(choices)
 
 
 def test_other_lists_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:
@@ -71,9 +82,9 @@ def test_other_lists_for_the_same_folder_are_refused(tmp_path: Path, meshes: Pat
     one.write_text("chair/a.off\n")
     other.write_text("chair/b.off\n")
     folder = tmp_path / "ws"
-    init_workspace(WorkspaceChoices(folder, "smoke", data=meshes, train_list=one, test_list=other))
+    init_workspace(WorkspaceChoices(folder, profile="smoke", data=meshes, train_list=one, test_list=other))
     with pytest.raises(WorkspaceError, match=r"another lists/train\.txt"):
-        init_workspace(WorkspaceChoices(folder, "smoke", data=meshes, train_list=other, test_list=one))
+        init_workspace(WorkspaceChoices(folder, profile="smoke", data=meshes, train_list=other, test_list=one))
 
 
 def test_interrupted_init_is_completed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pointloom.stages import STAGES
+from pointloom.stages.sections import ENTRY_STAGES, REFERENCES
 from pointloom.stages.signature import StageSignature, read_signature
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,21 @@ def test_tracked_parameters_are_those_the_command_reads(stage: str) -> None:
     assert tracked == (f"{stage}.${{key}}" if "foreach" in GRAPH[stage] else stage)
 
 
+def test_stages_that_repeat_are_those_whose_sections_have_entries() -> None:
+    assert [stage for stage in GRAPH if "foreach" in GRAPH[stage]] == [each for each in STAGES if each in ENTRY_STAGES]
+    assert all(GRAPH[stage]["foreach"] == f"${{{stage}}}" for stage in STAGES if stage in ENTRY_STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_that_name_an_entry_lead_to_what_that_entry_makes(stage: str) -> None:
+    named = {key: dep for dep in paths(stage, "deps") for key in re.findall(r"\$\{item\.(\w+)\}", dep)}
+    assert set(named) == set(REFERENCES.get(stage, {}))
+    for key, targets in REFERENCES.get(stage, {}).items():
+        for target in targets:
+            if target in GRAPH:
+                assert named[key].replace(f"${{item.{key}}}", "${key}") in paths(target, "outs")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_has_a_description_and_metrics_stay_out_of_the_cache(stage: str) -> None:
     assert definition(stage)["desc"]
@@ -83,7 +99,7 @@ def test_every_artifact_and_parameter_is_explained(stage: str) -> None:
 def test_workspaces_are_made_from_the_repositorys_own_files() -> None:
     templates = PACKAGE / "templates"
     assert (templates / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
-    assert (templates / "profiles" / "demo.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert (templates / "profiles" / "pretrain" / "demo.yaml").read_text() == (ROOT / "params.yaml").read_text()
 
 
 def test_files_and_functions_stay_short() -> None:

@@ -17,7 +17,7 @@ SMALL = 300_000
 
 
 def prepare(folder: Path, *, limit: int | None) -> subprocess.CompletedProcess[str]:
-    (folder / "params.yaml").write_text(template("profiles/smoke.yaml"))
+    (folder / "params.yaml").write_text(template("profiles/pretrain/smoke.yaml"))
     (folder / "raw").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "pointloom.cli", "prepare", "--params", "params.yaml:prepare", "--source", "raw"]
     command += ["--dataset", "data/objects", "--metrics", "reports/prepare.json"]

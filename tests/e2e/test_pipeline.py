@@ -172,7 +172,7 @@ def test_typo_in_any_section_stops_before_anything_runs(story: Story) -> None:
 
 
 def test_dead_tracking_server_changes_nothing_but_a_line(story: Story, tmp_path: Path) -> None:
-    params = yaml.safe_load(template("profiles/smoke.yaml"))["pretrain"]["scratch"]
+    params = yaml.safe_load(template("profiles/pretrain/smoke.yaml"))["pretrain"]["scratch"]
     (tmp_path / "workspace.yaml").write_text("source: raw\ntracking_uri: http://127.0.0.1:9\n")
     dataset = str(story.workspace / "data" / "objects")
     arguments = ["--params", json.dumps(params), "--dataset", dataset, "--encoder", "m", "--metrics", "m.json"]

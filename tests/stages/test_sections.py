@@ -1,0 +1,67 @@
+"""Checks of ``params.yaml`` before a run: every section, and the names they use for each other."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pointloom.errors import ParamsError
+from pointloom.stages.sections import check_params
+from pointloom.workspace import template
+
+SMOKE = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
+
+
+def written(folder: Path, params: dict[str, Any]) -> Path:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    return folder
+
+
+def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
+    params = copy.deepcopy(SMOKE)
+    params["pretrain"]["mae"]["optim"]["learning_rate"] = params["pretrain"]["mae"]["optim"].pop("lr")
+    params["pretrain"]["mae"]["epoch"] = params["pretrain"]["mae"].pop("epochs")
+    with pytest.raises(ParamsError) as caught:
+        check_params(written(tmp_path, params))
+    text = str(caught.value)
+    assert "params.yaml, section 'pretrain.mae': 4 problems" in text
+    assert "epoch: unknown key; did you mean 'epochs'?" in text
+    assert "epochs: missing" in text
+    assert "optim.learning_rate: unknown key; known: lr, min_lr" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.update(pretrian=1), "unknown section 'pretrian'; did you mean 'pretrain'?"),
+        (lambda p: p.pop("probe"), "section 'probe' is missing"),
+        (lambda p: p.update(finetune=[]), "section 'finetune': expected one entry per finetune"),
+        (lambda p: p["finetune"]["mae"].update(encoder="mea"), "'mea' is no entry of 'pretrain'.*did you mean 'mae'"),
+        (lambda p: p["pretrain"]["mae"].update(method="mase"), "expected one of .*mae, got 'mase'; did you mean 'mae'"),
+        (lambda p: p["prepare"].update(num_points=4), "num_points: input should be greater than or equal to 16, got 4"),
+        (lambda p: p["prepare"].update(num_points=4.5), "num_points: .*got 4.5"),
+        (lambda p: p["pretrain"].update(mae=3), "section 'pretrain.mae': expected a mapping of parameters, got 3"),
+        (lambda p: p["probe"]["mae"]["sampling"].update(pool=17), "num_points 256 must not exceed pool 17"),
+    ],
+)
+def test_every_mistake_is_explained(tmp_path: Path, change: Any, message: str) -> None:
+    params = copy.deepcopy(SMOKE)
+    change(params)
+    with pytest.raises(ParamsError, match=message):
+        check_params(written(tmp_path, params))
+
+
+def test_whole_floats_and_numbers_as_text_are_accepted(tmp_path: Path) -> None:
+    params = copy.deepcopy(SMOKE)
+    params["prepare"]["num_points"] = 1024.0
+    params["pretrain"]["mae"]["optim"]["lr"] = "1e-3"
+    check_params(written(tmp_path, params))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n", "", "\x00"])
+def test_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml: "):
+        check_params(tmp_path)
