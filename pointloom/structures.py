@@ -5,9 +5,9 @@ Shape legend, used in every annotation of the package (lower case in annotations
 ``v`` visible tokens, ``h`` hidden tokens, ``c``, ``d`` channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,6 +42,38 @@ class PointBatch:
     def with_coord(self, coord: Float[Tensor, "b m 3"]) -> "PointBatch":
         """Return the batch with other coordinates and the same labels."""
         return replace(self, coord=coord)
+
+
+@dataclass(frozen=True)
+class AlignBatch:
+    """Clouds with the vectors that frozen teachers have for them; a row of zeros where a teacher has none.
+
+    Attributes:
+        points: The clouds.
+        text: Unit vector of one caption per cloud.
+        has_text: Which clouds have a caption.
+        text_id: Equal numbers mean the same sentence; -1 where there is none.
+        images: Teacher -> unit vector of one view per cloud, the same view for all teachers.
+        has_image: Teacher -> which clouds have that view.
+    """
+
+    points: PointBatch
+    text: Float[Tensor, "b d"]
+    has_text: Bool[Tensor, " b"]
+    text_id: Int[Tensor, " b"]
+    images: Mapping[str, Float[Tensor, "b _"]]
+    has_image: Mapping[str, Bool[Tensor, " b"]]
+
+    def to(self, device: torch.device) -> "AlignBatch":
+        """Return the batch on ``device``."""
+        return AlignBatch(
+            points=self.points.to(device),
+            text=self.text.to(device, non_blocking=True),
+            has_text=self.has_text.to(device, non_blocking=True),
+            text_id=self.text_id.to(device, non_blocking=True),
+            images={name: value.to(device, non_blocking=True) for name, value in self.images.items()},
+            has_image={name: value.to(device, non_blocking=True) for name, value in self.has_image.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -102,10 +134,19 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class Batch(Protocol):
+    """What the training loop knows of a batch."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on ``device``."""
+        ...
+
+
+@runtime_checkable
 class Trainable(Protocol):
     """What the training loop knows of a method or a task (always an ``nn.Module``)."""
 
-    def __call__(self, batch: PointBatch) -> Losses:
+    def __call__(self, batch: Any) -> Losses:
         """Return the losses of one batch."""
         ...
 

@@ -3,6 +3,8 @@
 from pointloom.kernels import fps_order
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.chamfer import chamfer_distance
+from pointloom.ops.contrastive import contrastive_loss
+from pointloom.ops.gather import gather_rows
 from pointloom.ops.neighbors import gather_points, group_points, interpolate_features, knn
 from pointloom.ops.pooling import max_over_points
 from pointloom.ops.sampling import farthest_point_sampling
@@ -10,9 +12,11 @@ from pointloom.ops.sampling import farthest_point_sampling
 __all__ = [
     "chamfer_distance",
     "choose_backend",
+    "contrastive_loss",
     "farthest_point_sampling",
     "fps_order",
     "gather_points",
+    "gather_rows",
     "group_points",
     "interpolate_features",
     "knn",

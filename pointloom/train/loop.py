@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pointloom.errors import CheckpointError, PointloomError
-from pointloom.structures import PointBatch, as_module
+from pointloom.structures import Batch, as_module
 from pointloom.train.interrupt import StopRequest, catch_stop_signals
 from pointloom.train.optim import build_optimizer, learning_rate
 
@@ -31,7 +31,7 @@ class Loader(Protocol):
         """Steps per epoch."""
         ...
 
-    def batches(self, epoch: int, *, first_step: int) -> Iterator[PointBatch]:
+    def batches(self, epoch: int, *, first_step: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``first_step`` on."""
         ...
 
@@ -43,6 +43,7 @@ class Optimization:
     Attributes:
         precision: ``bf16`` runs matrix products in bfloat16 (autocast), ``fp32`` does not.
         clip_norm: Gradient L2 norm limit, 0 = off.
+        beta2: AdamW's decay of the squared gradients.
     """
 
     epochs: int
@@ -53,6 +54,7 @@ class Optimization:
     clip_norm: float
     schedule: str
     precision: str
+    beta2: float = 0.999
 
 
 @dataclass
@@ -78,7 +80,7 @@ def fit(
     """Train to the end of the schedule, from where a previous attempt stopped.
 
     Args:
-        trainable: Maps a ``PointBatch`` to losses; ``loss`` is minimised. Trained in place.
+        trainable: Maps a batch of the loader to losses; ``loss`` is minimised. Trained in place.
         loader: Source of batches.
         optimization: Schedule and precision.
         device: Where to train.
@@ -96,7 +98,9 @@ def fit(
     """
     torch.manual_seed(seed)
     trainable.to(device).train()
-    optimizer = build_optimizer(trainable, lr=optimization.lr, weight_decay=optimization.weight_decay)
+    optimizer = build_optimizer(
+        trainable, lr=optimization.lr, weight_decay=optimization.weight_decay, beta2=optimization.beta2
+    )
     done = _restore(state, trainable, optimizer) if state else _Progress()
     run = _Run(trainable, optimizer, loader, optimization, device, state, done, time.process_time() - done.cpu_s)
     for row in done.curve:
@@ -148,7 +152,7 @@ def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dic
             minimum=schedule.min_lr,
             warmup_epochs=schedule.warmup_epochs,
         )
-        losses.append(_step(run.trainable, batch.to(run.device), run.optimizer, schedule, rate))
+        losses.append(_step(run, batch.to(run.device), rate))
         on_step()
         if step + 1 < steps and (stop.signal is not None or run.save_is_due()):
             _add(done, losses, first_step)
@@ -163,22 +167,16 @@ def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dic
     return row
 
 
-def _step(
-    trainable: nn.Module,
-    batch: PointBatch,
-    optimizer: torch.optim.Optimizer,
-    optimization: Optimization,
-    rate: float,
-) -> dict[str, Tensor]:
-    for group in optimizer.param_groups:
+def _step(run: _Run, batch: Batch, rate: float) -> dict[str, Tensor]:
+    for group in run.optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(batch.coord.device.type, torch.bfloat16, enabled=optimization.precision == "bf16"):
-        losses = trainable(batch)
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.optimization.precision == "bf16"):
+        losses = run.trainable(batch)
     losses["loss"].backward()
-    if optimization.clip_norm > 0:
-        nn.utils.clip_grad_norm_(trainable.parameters(), optimization.clip_norm, foreach=True)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    if run.optimization.clip_norm > 0:
+        nn.utils.clip_grad_norm_(run.trainable.parameters(), run.optimization.clip_norm, foreach=True)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
     return {name: value.detach() for name, value in losses.items()}
 
 

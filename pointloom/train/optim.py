@@ -22,9 +22,9 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
     return [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
 
 
-def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Build AdamW with torch's default betas and the fused update."""
-    return torch.optim.AdamW(parameter_groups(module, weight_decay=weight_decay), lr=lr, fused=True)
+def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:
+    """Build AdamW with the fused update; the decay of the mean gradient is 0.9."""
+    return torch.optim.AdamW(parameter_groups(module, weight_decay=weight_decay), lr=lr, betas=(0.9, beta2), fused=True)
 
 
 def learning_rate(
