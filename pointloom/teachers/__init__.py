@@ -1,0 +1,1 @@
+"""Frozen models whose features the encoder is aligned with."""
