@@ -12,6 +12,8 @@ import numpy as np
 from pointloom.data.shards import ObjectStore
 
 Arrays = dict[str, np.ndarray]
+ENCODER_STAGES = ("pretrain", "align", "distill")
+RUN_STAGES = ("render", "caption", "embed", *ENCODER_STAGES, "finetune", "probe")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class ReportInputs:
         encoders: By folder name, in alphabetical order.
         finetune: By folder name.
         probe: By folder name.
-        stages: One record per metrics file of prepare, pretrain, finetune and probe.
+        stages: One record per metrics file, in the order of the pipeline.
         problems: Sentences about pieces that are missing, damaged or made from other data.
     """
 
@@ -112,6 +114,26 @@ class ReportInputs:
         digest = result.encoder.get("sha256")
         matches = [encoder for encoder in self.encoders.values() if encoder.card.get("weights_sha256") == digest]
         return matches[0] if matches and digest else None
+
+    def training_cost(self, encoder: EncoderRecord | None) -> float | None:
+        """Return the CPU seconds of an encoder's training and of all that its weights come from, None if unknown.
+
+        Fresh weights cost nothing. Views, captions and cached teacher features are data, not training.
+        """
+        total, seen = 0.0, set()
+        while encoder is not None and encoder.trained and encoder.name not in seen:
+            seen.add(encoder.name)
+            spent = [stage.run.get("cpu_s") for stage in self.stages if (stage.stage, stage.name) in _made_by(encoder)]
+            if not spent or spent[0] is None:
+                return None
+            total += float(spent[0])
+            parent = encoder.card.get("parent_sha256")
+            if parent is None:
+                return total
+            encoder = next(
+                (other for other in self.encoders.values() if other.card.get("weights_sha256") == parent), None
+            )
+        return None if encoder is None else total
 
 
 def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs: Path) -> ReportInputs:
@@ -142,6 +164,10 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
     return inputs
 
 
+def _made_by(encoder: EncoderRecord) -> list[tuple[str, str]]:
+    return [(stage, encoder.name) for stage in ENCODER_STAGES]
+
+
 def _folders(parent: Path, marker: str) -> list[Path]:
     return sorted(path.parent for path in parent.glob(f"*/{marker}"))
 
@@ -170,7 +196,7 @@ def _load_results(parent: Path, problems: list[str]) -> dict[str, ResultRecord]:
 
 def _load_stages(runs: Path, problems: list[str]) -> list[StageRun]:
     files = sorted(runs.glob("prepare.json"))
-    for stage in ("pretrain", "finetune", "probe"):
+    for stage in RUN_STAGES:
         files += sorted(runs.glob(f"{stage}/*.json"))
     records = []
     for file in files:

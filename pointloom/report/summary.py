@@ -156,11 +156,7 @@ def _accuracies(runs: list[Row], num_test: int | None) -> Row:
 def _cost(inputs: ReportInputs, result: ResultRecord, fraction: float) -> Row:
     """CPU seconds: pre-training once, fine-tuning per seed, and their sum."""
     spent = spread([float(run["cpu_s"]) for run in _at(result, fraction) if run.get("cpu_s") is not None])
-    encoder = inputs.encoder_of(result)
-    before = 0.0 if not result.trained else None
-    for stage in inputs.stages:
-        if result.trained and encoder is not None and (stage.stage, stage.name) == ("pretrain", encoder.name):
-            before = stage.run.get("cpu_s")
+    before = inputs.training_cost(inputs.encoder_of(result)) if result.trained else 0.0
     return {
         "cpu_pretrain_s": before,
         "cpu_finetune_s": spent.mean if spent else None,
