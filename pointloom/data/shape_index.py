@@ -1,19 +1,19 @@
 """The search index that an ``align`` stage leaves behind: one embedding per object, in the space of the text teacher.
 
-``index.json`` says what the embeddings were made with, ``index.npz`` holds ``uid`` (A,), ``split`` (A,), ``label`` (A,),
-``embedding`` (A, D) unit vectors and ``feature`` (A, d). Embeddings are read in blocks, so that a search over a million
-objects needs the memory of one block.
+``index.json`` says what the embeddings were made with, ``index.npz`` holds ``uid`` (A,), ``split`` (A,), ``label``
+(A,), ``embedding`` (A, D) unit vectors and ``feature`` (A, d). Embeddings are read in blocks, so that a search over a
+million objects needs the memory of one block.
 """
 
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int64, Shaped
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -40,6 +40,32 @@ class IndexInfo:
     features_digest: str
     text_teacher: str
     features: str
+
+
+def write_index(
+    folder: Path,
+    info: IndexInfo,
+    *,
+    uid: Shaped[np.ndarray, " a"],
+    split: Shaped[np.ndarray, " a"],
+    label: Int64[np.ndarray, " a"],
+    embedding: Float32[np.ndarray, "a d"],
+    feature: Float32[np.ndarray, "a c"],
+) -> None:
+    """Write an index into an existing folder; the caller puts the folder in place.
+
+    Args:
+        folder: Where ``index.json`` and ``index.npz`` go.
+        info: What the embeddings were made with.
+        uid: Objects, as in the prepared store.
+        split: ``train``, ``test`` or ``pretrain`` per object.
+        label: Class per object, -1 where unknown.
+        embedding: Unit vectors in the space of the text teacher.
+        feature: Pooled features of the encoder.
+    """
+    np.savez(folder / "index.npz", uid=uid, split=split, label=label, embedding=embedding, feature=feature)
+    content = {"format": FORMAT, "kind": "index", **asdict(info)}
+    (folder / "index.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 class ShapeIndex:
@@ -140,7 +166,7 @@ def nearest_rows(
     return rows[order], scores[order]
 
 
-def _read_header(stream: IO[bytes]) -> tuple[int, int, np.dtype[Any]]:
+def _read_header(stream: Any) -> tuple[int, int, np.dtype[Any]]:
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_column, dtype = read(stream)
@@ -153,11 +179,14 @@ def _read_info(path: Path) -> IndexInfo:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.pop("format")
+        content.pop("kind", None)
         if version != FORMAT:
             raise DataError(f"{path}: format {version}, expected {FORMAT}; run `pointloom align` again")
         return IndexInfo(**content)
     except FileNotFoundError as error:
-        raise DataError(f"{path.parent}: no search index here (index.json is missing); run `pointloom align`") from error
+        raise DataError(
+            f"{path.parent}: no search index here (index.json is missing); run `pointloom align`"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 

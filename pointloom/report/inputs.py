@@ -120,20 +120,24 @@ class ReportInputs:
 
         Fresh weights cost nothing. Views, captions and cached teacher features are data, not training.
         """
-        total, seen = 0.0, set()
+        total, seen = 0.0, set[str]()
+        by_weights = {str(other.card.get("weights_sha256")): other for other in self.encoders.values()}
         while encoder is not None and encoder.trained and encoder.name not in seen:
             seen.add(encoder.name)
-            spent = [stage.run.get("cpu_s") for stage in self.stages if (stage.stage, stage.name) in _made_by(encoder)]
-            if not spent or spent[0] is None:
+            spent = self._own_cost(encoder)
+            if spent is None:
                 return None
-            total += float(spent[0])
-            parent = encoder.card.get("parent_sha256")
-            if parent is None:
+            total += spent
+            if (parent := encoder.card.get("parent_sha256")) is None:
                 return total
-            encoder = next(
-                (other for other in self.encoders.values() if other.card.get("weights_sha256") == parent), None
-            )
+            encoder = by_weights.get(str(parent))
         return None if encoder is None else total
+
+    def _own_cost(self, encoder: EncoderRecord) -> float | None:
+        for stage in self.stages:
+            if stage.stage in ENCODER_STAGES and stage.name == encoder.name and stage.run.get("cpu_s") is not None:
+                return float(stage.run["cpu_s"])
+        return None
 
 
 def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs: Path) -> ReportInputs:
@@ -162,10 +166,6 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
     )
     _check_digests(inputs)
     return inputs
-
-
-def _made_by(encoder: EncoderRecord) -> list[tuple[str, str]]:
-    return [(stage, encoder.name) for stage in ENCODER_STAGES]
 
 
 def _folders(parent: Path, marker: str) -> list[Path]:
