@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from pointloom.data.sampling import sample_cloud, sample_surface
 from pointloom.data.sources import SourceObject
 from pointloom.data.surfaces import Surface, load_surface
 from pointloom.errors import DataError
+
+if TYPE_CHECKING:
+    from pointloom.data.synthetic import SyntheticObject
 
 VERSION = 1
 """Raised whenever the same input and parameters give other points."""
@@ -79,19 +82,9 @@ class Intake:
         from pointloom.data.synthetic import generate_object
 
         made = generate_object(source.synthetic_index or 0, seed=self.seed, category=source.name)
-        surface = Surface(
-            vertices=made.vertices.astype(np.float64),
-            faces=made.faces.astype(np.int64),
-            face_material=np.zeros(len(made.faces), dtype=np.int64),
-            materials=(WHITE_MATERIAL,),
-            uv=np.zeros((len(made.vertices), 2)),
-            face_color=bytes_to_linear(made.face_color),
-            face_part=made.face_part,
-        )
-        content = made.vertices.tobytes() + made.faces.tobytes() + made.face_color.tobytes()
-        digest = hashlib.sha256(content).hexdigest()
+        surface = generated_surface(made)
         words: dict[str, Any] = {"name": made.name, "attributes": made.attributes, "captions": made.captions}
-        return self._finish(source, surface, up="z", sha256=digest, **words)
+        return self._finish(source, surface, up="z", sha256=generated_digest(made), **words)
 
     def _finish(
         self, source: SourceObject, shape: Surface | Cloud, *, up: str, sha256: str, **words: Any
@@ -144,6 +137,24 @@ def prepare_file(path: Path, *, num_points: int, up: str = "auto", seed: int = 0
         raise DataError(f"{path}: {path.suffix or 'a file without suffix'} cannot be read; readable: {' '.join(known)}")
     intake = Intake(folder=path.parent, num_points=num_points, seed=seed, up=up, max_file_mb=math.inf)
     return intake(SourceObject(path=path.name, category=None, name=path.stem, group=path.stem, split="test"))
+
+
+def generated_surface(made: "SyntheticObject") -> Surface:
+    """Return a generated object as a surface; its coordinates are those of the generator, +Z up."""
+    return Surface(
+        vertices=made.vertices.astype(np.float64),
+        faces=made.faces.astype(np.int64),
+        face_material=np.zeros(len(made.faces), dtype=np.int64),
+        materials=(WHITE_MATERIAL,),
+        uv=np.zeros((len(made.vertices), 2)),
+        face_color=bytes_to_linear(made.face_color),
+        face_part=made.face_part,
+    )
+
+
+def generated_digest(made: "SyntheticObject") -> str:
+    """Return what stands for the hash of the source file of a generated object."""
+    return hashlib.sha256(made.vertices.tobytes() + made.faces.tobytes() + made.face_color.tobytes()).hexdigest()
 
 
 def up_axis(path: Path, up: str) -> str:

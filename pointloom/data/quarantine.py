@@ -12,6 +12,8 @@ REASONS = {
     "too_large": "the file is larger than max_file_mb",
     "timeout": "loading took longer than timeout_s",
     "memory": "loading took more memory than max_memory_gb",
+    "changed": "the source file is not the one that was prepared, or is gone",
+    "nothing_visible": "no view shows the object: all are empty or of one colour",
     "crashed": "the loader ended the worker process",
 }
 

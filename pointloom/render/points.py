@@ -69,7 +69,7 @@ class Splat:
 def splat_points(
     coord: Float32[np.ndarray, "n 3"],
     *,
-    color: UInt8[np.ndarray, "n 3"] | None = None,
+    color: UInt8[np.ndarray, "_ 3"] | None = None,
     camera: Camera | None = None,
     size: int = 128,
     radius: float = 1.0,

@@ -20,7 +20,7 @@ def colors(*rows: tuple[int, int, int]) -> np.ndarray:
 def test_nearer_point_hides_farther_one_whatever_their_order() -> None:
     near, far = (0.5, 0.0, 0.0), (-0.5, 0.0, 0.0)
     for coord, color in ((cloud(near, far), colors(RED, BLUE)), (cloud(far, near), colors(BLUE, RED))):
-        splat = splat_points(coord, color=color, camera=FRONT, size=4, radius=0)
+        splat = splat_points(coord, color=color, camera=FRONT, size=4, radius=0.0)
         assert tuple(splat.rgb[2, 2]) == RED
         assert splat.depth[2, 2] == pytest.approx(3.5)
         assert np.isfinite(splat.depth).sum() == 1
@@ -29,14 +29,14 @@ def test_nearer_point_hides_farther_one_whatever_their_order() -> None:
 def test_hand_computed_pixels_of_the_four_quarters() -> None:
     # Seen from +X, +Y is right and +Z is up: (y, z) = (-0.5, 0.5) is the upper left quarter of a 2 x 2 picture.
     coord = cloud((0, -0.5, 0.5), (0, 0.5, -0.5))
-    splat = splat_points(coord, color=colors(RED, BLUE), camera=FRONT, size=2, radius=0)
+    splat = splat_points(coord, color=colors(RED, BLUE), camera=FRONT, size=2, radius=0.0)
     expected = np.full((2, 2, 3), 255)
     expected[0, 0], expected[1, 1] = RED, BLUE
     np.testing.assert_array_equal(splat.rgb, expected)
 
 
 def test_disc_of_radius_one_is_a_plus_sign() -> None:
-    splat = splat_points(cloud((0, 0, 0)), camera=FRONT, size=5, radius=1)
+    splat = splat_points(cloud((0, 0, 0)), camera=FRONT, size=5, radius=1.0)
     expected = np.array([[0, 0, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 1, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(np.isfinite(splat.depth), expected.astype(bool))
 
@@ -44,8 +44,8 @@ def test_disc_of_radius_one_is_a_plus_sign() -> None:
 def test_splatting_equals_a_loop_over_pixels() -> None:
     rng = np.random.default_rng(0)
     coord = rng.uniform(-0.9, 0.9, size=(200, 3)).astype(np.float32)
-    camera, size = Camera(azimuth=30, elevation=20), 16
-    splat = splat_points(coord, camera=camera, size=size, radius=1)
+    camera, size = Camera(azimuth=30.0, elevation=20.0), 16
+    splat = splat_points(coord, camera=camera, size=size, radius=1.0)
     expected = np.full((size, size), np.inf)
     for x, y, depth in camera.project(coord):
         column, row = math.floor((x + 1) / 2 * size), math.floor((1 - y) / 2 * size)
@@ -56,7 +56,7 @@ def test_splatting_equals_a_loop_over_pixels() -> None:
 
 
 def test_perspective_draws_nearer_things_larger_and_drops_what_is_behind_the_camera() -> None:
-    camera = Camera(azimuth=0, elevation=0, projection="perspective", extent=1.0, distance=2.0)
+    camera = Camera(azimuth=0.0, elevation=0.0, projection="perspective", extent=1.0, distance=2.0)
     x, y, depth = camera.project(cloud((1, 0.25, 0), (0, 0.25, 0), (3, 0, 0))).T
     assert x[:2] == pytest.approx([0.5, 0.25])
     assert depth == pytest.approx([1, 2, -1])
@@ -65,8 +65,8 @@ def test_perspective_draws_nearer_things_larger_and_drops_what_is_behind_the_cam
 
 
 def test_up_axis_is_up_from_every_azimuth() -> None:
-    for azimuth in range(0, 360, 45):
-        splat = splat_points(cloud((0, 0, 0.8)), camera=Camera(azimuth=azimuth, elevation=25), size=8)
+    for azimuth in np.arange(0.0, 360.0, 45.0):
+        splat = splat_points(cloud((0, 0, 0.8)), camera=Camera(azimuth=float(azimuth), elevation=25.0), size=8)
         assert np.flatnonzero(np.isfinite(splat.depth).any(axis=1)).max() < 4
 
 
@@ -80,8 +80,8 @@ def test_shading_darkens_what_lies_behind_and_keeps_the_background_white() -> No
     flat = cloud(*[(0, y, z) for y in np.linspace(-0.9, 0.9, 30) for z in np.linspace(-0.9, 0.9, 30)])
     step = flat.copy()
     step[step[:, 1] > 0, 0] = 0.5  # the right half is nearer
-    splat = splat_points(step, color=np.full(step.shape, 200, np.uint8), camera=FRONT, size=20, radius=1)
-    shaded = shade_depth(splat, outline=0)
+    splat = splat_points(step, color=np.full(step.shape, 200, np.uint8), camera=FRONT, size=20, radius=1.0)
+    shaded = shade_depth(splat, outline=0.0)
     assert shaded[10, 8, 0] < 150  # beside the step, on the far side; the discs of the near side begin at column 9
     assert shaded[10, 14, 0] == 200
     assert (shaded[~np.isfinite(splat.depth)] == 255).all()
