@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, Shaped
@@ -94,25 +94,27 @@ class ShapeIndex:
     def __len__(self) -> int:
         return len(self.uids)
 
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Float32[np.ndarray, "r d"]]:
-        """Yield the embeddings, at most ``rows`` at a time, in the order of ``uids``.
+    def blocks(
+        self, rows: int | None = None, *, name: Literal["embedding", "feature"] = "embedding"
+    ) -> Iterator[Float32[np.ndarray, "r d"]]:
+        """Yield the embeddings or the encoder's features, at most ``rows`` (65,536) at a time, in the order of ``uids``.
 
         Raises:
             DataError: The file is damaged or has another number of rows.
         """
         path, done = self.path / "index.npz", 0
         try:
-            with zipfile.ZipFile(path) as archive, archive.open("embedding.npy") as stream:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
                 count, dim, dtype = _read_header(stream)
                 while done < count:
-                    size = min(rows, count - done)
+                    size = min(rows or BLOCK_ROWS, count - done)
                     data = stream.read(size * dim * dtype.itemsize)
                     yield np.frombuffer(data, dtype=dtype).reshape(size, dim).astype(np.float32, copy=False)
                     done += size
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(path, error) from error
         if done != len(self):
-            raise _damaged(path, f"{done} embeddings for {len(self)} objects")
+            raise _damaged(path, f"{done} rows of {name} for {len(self)} objects")
 
     def search(
         self, query: Float32[np.ndarray, " d"], *, allowed: Bool[np.ndarray, " a"], top: int
@@ -128,6 +130,18 @@ class ShapeIndex:
             DataError: The query has another dimension than the embeddings.
         """
         return nearest_rows(self._checked(query), query, allowed=allowed, top=top)
+
+    def rows(
+        self, rows: Int64[np.ndarray, " r"], *, name: Literal["embedding", "feature"] = "embedding"
+    ) -> Float32[np.ndarray, "r d"]:
+        """Return the embeddings or the encoder's features of some objects."""
+        found, start = np.empty((len(rows), 0), dtype=np.float32), 0
+        for block in self.blocks(name=name):
+            found = found if start else np.empty((len(rows), block.shape[1]), dtype=np.float32)
+            inside = (rows >= start) & (rows < start + len(block))
+            found[inside] = block[rows[inside] - start]
+            start += len(block)
+        return found
 
     def _checked(self, query: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         for block in self.blocks():
@@ -171,7 +185,7 @@ def _read_header(stream: Any) -> tuple[int, int, np.dtype[Any]]:
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, by_column, dtype = read(stream)
     if len(shape) != 2 or by_column or dtype.kind != "f":
-        raise ValueError(f"embedding is {dtype} {shape}, expected rows of floating-point numbers")
+        raise ValueError(f"the array is {dtype} {shape}, expected rows of floating-point numbers")
     return int(shape[0]), int(shape[1]), dtype
 
 

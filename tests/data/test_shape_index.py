@@ -65,6 +65,14 @@ def test_half_precision_and_an_index_written_compressed_are_read_alike(tmp_path:
     np.testing.assert_allclose(block, embedding, atol=1e-3)
 
 
+def test_rows_come_in_the_order_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pointloom.data.shape_index.BLOCK_ROWS", 7)
+    embedding = unit(np.random.default_rng(1).normal(size=(30, 4)))
+    index = ShapeIndex(write(tmp_path / "index", embedding))
+    rows = np.array([29, 3, 3, 14, 0])
+    np.testing.assert_array_equal(index.rows(rows), embedding[rows])
+
+
 def test_search_needs_the_memory_of_a_few_blocks_not_of_all_embeddings(tmp_path: Path) -> None:
     embedding = unit(np.random.default_rng(2).normal(size=(40_000, 64)))
     index = ShapeIndex(write(tmp_path / "index", embedding))
@@ -102,5 +110,5 @@ def test_missing_rows_and_a_query_of_another_space_are_errors(tmp_path: Path) ->
     with np.load(folder / "index.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     np.savez(folder / "index.npz", **(arrays | {"embedding": np.eye(4, dtype=np.float32)[:3]}))
-    with pytest.raises(DataError, match="3 embeddings for 4 objects"):
+    with pytest.raises(DataError, match="3 rows of embedding for 4 objects"):
         ShapeIndex(folder).search(np.ones(4, dtype=np.float32), allowed=allowed, top=1)
