@@ -45,10 +45,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is $$($(PYTHON) --version); try: make PYTHON=python3.11 ..."; exit 1; }
 	@if [ -x $(BIN)/python ]; then echo "Bringing $(VENV) up to date."; \
 	elif $(PYTHON) -m pip index versions torch 2>/dev/null | grep -q '2\.13\.0+cpu'; then \
-	  echo "Set-up in $(VENV): downloads about 0.6 GB (torch as CPU build), needs 2.5 GB of disk."; \
+	  echo "Set-up in $(VENV): downloads about 0.7 GB (torch as CPU build), needs 3 GB of disk."; \
 	else \
 	  echo "Set-up in $(VENV): downloads about 4 GB, needs 9 GB of disk, because pip finds torch with CUDA libraries."; \
-	  echo "For the CPU build (0.6 GB, 2.5 GB of disk) give pip PyTorch's CPU index first; README, section Platforms."; \
+	  echo "For the CPU build (0.7 GB, 3 GB of disk) give pip PyTorch's CPU index first; README, section Platforms."; \
 	fi
 	@df -h . | awk 'NR == 2 { print "Free here: " $$4 }'
 	$(PYTHON) -m venv $(VENV)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pointloom.errors import ParamsError
-from pointloom.stages.sections import check_params
+from pointloom.stages.sections import MULTIMODAL_STAGES, check_params
 from pointloom.workspace import template
 
 SMOKE = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
@@ -39,6 +39,17 @@ def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
         (lambda p: p.pop("probe"), "section 'probe' is missing"),
         (lambda p: p.update(finetune=[]), "section 'finetune': expected one entry per finetune"),
         (lambda p: p["finetune"]["mae"].update(encoder="mea"), "'mea' is no entry of 'pretrain'.*did you mean 'mae'"),
+        (lambda p: p["probe"]["align"].update(encoder="algin"), "or 'align' or 'distill' .*did you mean 'align'"),
+        (lambda p: p["caption"]["offline"].update(views="al"), "section 'caption.offline': views 'al' is no entry of"),
+        (lambda p: p["embed"]["offline"].update(views="vews"), "'vews' is no entry of 'render'.*did you mean 'views'"),
+        (lambda p: p["embed"]["offline"].update(captions="x"), "captions 'x' is no entry of 'caption' .offline, "),
+        (lambda p: p["align"]["align"].update(features="ofline"), "'embed'.*did you mean 'offline'"),
+        (lambda p: p["distill"]["distill"].update(teacher="mae"), "teacher 'mae' is no entry of 'align'"),
+        (lambda p: p.update(embed={}), "section 'align.align': features 'offline' is no entry of 'embed' .none"),
+        (lambda p: p.pop("render"), "section 'render' is missing or empty .*leaves the stage out"),
+        (lambda p: p.update(align=None), "section 'align' is missing or empty"),
+        (lambda p: p.update(pretrain={}), "section 'pretrain': expected one entry per pretrain, got {}"),
+        (lambda p: p["align"].update(mae=p["align"]["align"]), "'align.mae': pretrain has an entry 'mae' too"),
         (lambda p: p["pretrain"]["mae"].update(method="mase"), "expected one of .*mae, got 'mase'; did you mean 'mae'"),
         (lambda p: p["prepare"].update(num_points=4), "num_points: input should be greater than or equal to 16, got 4"),
         (lambda p: p["prepare"].update(num_points=4.5), "num_points: .*got 4.5"),
@@ -51,6 +62,16 @@ def test_every_mistake_is_explained(tmp_path: Path, change: Any, message: str) -
     change(params)
     with pytest.raises(ParamsError, match=message):
         check_params(written(tmp_path, params))
+
+
+def test_workspace_keeps_working_when_its_graph_is_older_than_a_stage(tmp_path: Path) -> None:
+    params = yaml.safe_load(template("profiles/pretrain/smoke.yaml"))
+    graph = yaml.safe_load(template("dvc.yaml"))
+    for stage in MULTIMODAL_STAGES:
+        del params[stage], graph["stages"][stage]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(graph))
+    sections = check_params(written(tmp_path, params))
+    assert all(sections[stage] == {} for stage in MULTIMODAL_STAGES)
 
 
 def test_whole_floats_and_numbers_as_text_are_accepted(tmp_path: Path) -> None:
