@@ -46,5 +46,5 @@ def contrastive_loss(
 
 
 def _log_softmax(logits: Float[Tensor, "b a"], present: Bool[Tensor, " a"]) -> Float[Tensor, "b a"]:
-    """Return log-probabilities over the present columns; a finite stand-in for minus infinity keeps gradients finite."""
+    """Return log-probabilities over the present columns; a finite stand-in for -inf keeps gradients finite."""
     return logits.masked_fill(~present, torch.finfo(logits.dtype).min).log_softmax(-1).masked_fill(~present, 0.0)

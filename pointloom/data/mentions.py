@@ -1,0 +1,40 @@
+"""Which captions name a class: the rule by which classes are held out of an alignment."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FILLERS = frozenset({"a", "an", "and", "for", "in", "of", "on", "or", "the", "to", "with"})
+
+
+def class_words(names: Iterable[str]) -> frozenset[str]:
+    """Return every word of the class names in singular and plural; fillers such as "of" are left out."""
+    words = {word for name in names for word in _words(name) if word not in _FILLERS}
+    return frozenset(form for word in words for form in _forms(word))
+
+
+def mentioning(texts: Sequence[Sequence[str]], words: frozenset[str], *, num: int) -> NDArray[np.bool_]:
+    """Return (R, num) which captions of each object contain one of the words; False where there is no caption."""
+    found = np.zeros((len(texts), num), dtype=bool)
+    for row, captions in enumerate(texts):
+        for column, caption in enumerate(captions[:num]):
+            found[row, column] = not words.isdisjoint(_words(caption))
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+
+
+def _forms(word: str) -> set[str]:
+    forms = {word, f"{word}s", f"{word}es"}
+    for ending, instead in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f")):
+        if word.endswith(ending):
+            forms.add(word.removesuffix(ending) + instead)
+    if word.endswith("y"):
+        forms.add(word[:-1] + "ies")
+    if word.endswith(("f", "fe")):
+        forms.add(word.removesuffix("e")[:-1] + "ves")
+    return forms

@@ -1,0 +1,166 @@
+"""Stage 2 of the two-stage paper: masked distillation from the frozen aligned encoder (section 3.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointloom.methods.masking import MASKS
+from pointloom.models.decoders import GlobalDecoder, MaskedDecoder
+from pointloom.models.point_mae import PointMAEEncoder
+from pointloom.ops import chamfer_distance, gather_points
+from pointloom.structures import Groups, Losses, PointBatch, Tokens
+
+LOCAL_TARGETS = ("tokens", "points", "none")
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How well the student guesses the teacher's tokens from what it sees.
+
+    Attributes:
+        hidden: Which patches were hidden from the student.
+        cosine: Cosine between guess and teacher token, per patch.
+    """
+
+    hidden: Bool[Tensor, "b g"]
+    cosine: Float[Tensor, "b g"]
+
+
+class Distill(nn.Module):
+    """Show the student a part of every cloud; it predicts what the teacher makes of all of it.
+
+    Args:
+        student: What is pre-trained.
+        teacher: The encoder of stage 1, kept frozen and in evaluation mode.
+        mask_ratio: Share of hidden patches.
+        mask: ``random`` or ``block``.
+        local_target: What the local decoder predicts: ``tokens`` of the teacher at all patches, ``points`` of the
+            hidden patches (masked autoencoding), or ``none``.
+        local_weight: Factor of the local term.
+        global_term: Whether the visible tokens predict the teacher's global feature.
+        shuffle: Deal the token contents out anew in front of the local decoder.
+        decoder_depth: Blocks of the local decoder.
+        global_depth: Blocks of the global decoder.
+        decoder_heads: Attention heads of both decoders.
+
+    Raises:
+        ValueError: The mask has an unknown name or hides nothing or everything, no term is left, or the two encoders
+            cut clouds into different patches.
+    """
+
+    def __init__(
+        self,
+        student: PointMAEEncoder,
+        teacher: PointMAEEncoder,
+        *,
+        mask_ratio: float,
+        mask: str,
+        local_target: str,
+        local_weight: float,
+        global_term: bool,
+        shuffle: bool,
+        decoder_depth: int,
+        global_depth: int,
+        decoder_heads: int,
+    ) -> None:
+        super().__init__()
+        if mask not in MASKS:
+            raise ValueError(f"unknown mask {mask!r}; known: {', '.join(sorted(MASKS))}")
+        if not 0 < int(mask_ratio * student.num_groups) < student.num_groups:
+            raise ValueError(f"mask_ratio {mask_ratio} of {student.num_groups} groups hides none or all of them")
+        if local_target not in LOCAL_TARGETS:
+            raise ValueError(f"unknown local_target {local_target!r}; known: {', '.join(LOCAL_TARGETS)}")
+        if local_target == "none" and not global_term:
+            raise ValueError("nothing to learn: local_target is none and global_term is false")
+        patches = [(each.num_groups, each.group_size, each.skip_near_origin) for each in (student, teacher)]
+        if patches[0] != patches[1]:
+            raise ValueError(f"student and teacher must cut the same patches, got {patches[0]} and {patches[1]}")
+        self.encoder = student
+        self.teacher = teacher.requires_grad_(False)
+        self.mask = MASKS[mask]
+        self.mask_ratio = mask_ratio
+        self.local_target = local_target
+        self.local_weight = local_weight
+        self.local_decoder: MaskedDecoder | None = None
+        self.global_decoder: GlobalDecoder | None = None
+        if local_target != "none":
+            self.local_decoder = MaskedDecoder(
+                student.dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=0.0, shuffle=shuffle
+            )
+            self.predict = nn.Linear(student.dim, teacher.dim if local_target == "tokens" else 3 * student.group_size)
+        if global_term:
+            self.global_decoder = GlobalDecoder(
+                student.dim, depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
+            )
+        self.train()
+
+    def train(self, mode: bool = True) -> "Distill":
+        """Switch the student's mode; the teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def forward(self, batch: PointBatch) -> Losses:
+        """Sum the local and the global term (equation 6) for the same cloud, cut into the same patches."""
+        groups = self.encoder.group(batch.coord)
+        hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
+        with torch.no_grad():
+            taught = self.teacher(groups)
+        (seen,) = self.encoder(groups, [hidden])
+        losses: Losses = {}
+        if self.local_decoder is not None:
+            losses["loss/local"] = self.local_weight * self._local_loss(self.local_decoder, groups, hidden, seen, taught)
+        if self.global_decoder is not None:
+            losses["loss/global"] = cosine_distance(self.global_decoder(seen.tokens), self.teacher.pool(taught)).mean()
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    def _local_loss(
+        self, decoder: MaskedDecoder, groups: list[Groups], hidden: Tensor, seen: Tokens, taught: list[Tokens]
+    ) -> Tensor:
+        """Equation 4 over all tokens; or, for ``points``, the Chamfer distance over the hidden patches."""
+        (level,) = groups
+        slots = visible_first(hidden)
+        masked = slots[:, seen.tokens.shape[1] :]
+        masked_centers = gather_points(level.centers, masked)
+        if self.local_target == "tokens":
+            guess = self.predict(decoder.everywhere(seen.tokens, seen.centers, masked_centers))
+            return cosine_distance(guess, gather_points(taught[0].tokens, slots)).mean()
+        points = self.predict(decoder(seen.tokens, seen.centers, masked_centers)).reshape(-1, level.index.shape[2], 3)
+        target = gather_points(level.neighborhood.flatten(2), masked).reshape(points.shape)
+        return chamfer_distance(points, target, norm=2)
+
+    @torch.no_grad()
+    def compare(self, coord: Float[Tensor, "b n 3"]) -> Likeness:
+        """Hide patches of clouds and compare the student's guesses with the teacher's tokens, for looking at.
+
+        Raises:
+            ValueError: The local decoder does not predict tokens.
+        """
+        if self.local_decoder is None or self.local_target != "tokens":
+            raise ValueError("the student predicts no tokens: local_target is not 'tokens'")
+        groups = self.encoder.group(coord)
+        hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
+        (taught,), (seen,) = self.teacher(groups), self.encoder(groups, [hidden])
+        slots = visible_first(hidden)
+        masked_centers = gather_points(taught.centers, slots[:, seen.tokens.shape[1] :])
+        guess = self.predict(self.local_decoder.everywhere(seen.tokens, seen.centers, masked_centers))
+        cosine = 1 - cosine_distance(guess, gather_points(taught.tokens, slots))
+        return Likeness(hidden=hidden, cosine=torch.zeros_like(cosine).scatter(1, slots, cosine))
+
+
+def cosine_distance(guess: Float[Tensor, "*b c"], target: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:
+    """Return one minus the cosine, 0 to 2, in float32.
+
+    Note:
+        Equations 4 and 5 of the paper carry a minus sign in front of (1 - cosine); minimising that would push features
+        apart. The text says that the negative cosine is minimised, which is this.
+    """
+    return 1 - F.cosine_similarity(guess.float(), target.float(), dim=-1)
+
+
+def visible_first(hidden: Bool[Tensor, "b g"]) -> Tensor:
+    """Return the numbers of all patches, the visible ones first, both in rising order (as encoder and decoder do)."""
+    return hidden.int().argsort(dim=1, stable=True)
