@@ -33,6 +33,10 @@ class KnownWeights:
     licence: str
 
 
+_OPT = (
+    "the OPT language model inside is for non-commercial research only; blip2-flan-t5-xl with Flan-T5 (Apache-2.0) is "
+    "the alternative without that limit"
+)
 KNOWN_WEIGHTS: dict[str, KnownWeights] = {
     "CLIP-ViT-B-32-laion2B-s34B-b79K": KnownWeights("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 0.61, "MIT"),
     "CLIP-ViT-L-14-laion2B-s32B-b82K": KnownWeights("laion/CLIP-ViT-L-14-laion2B-s32B-b82K", 1.71, "MIT"),
@@ -40,6 +44,9 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
     "dinov2-small": KnownWeights("facebook/dinov2-small", 0.09, "Apache-2.0"),
     "dinov2-base": KnownWeights("facebook/dinov2-base", 0.35, "Apache-2.0"),
     "dinov2-large": KnownWeights("facebook/dinov2-large", 1.22, "Apache-2.0"),
+    "blip2-opt-2.7b": KnownWeights("Salesforce/blip2-opt-2.7b", 15.0, f"MIT, but {_OPT}"),
+    "blip2-opt-6.7b": KnownWeights("Salesforce/blip2-opt-6.7b", 31.0, f"MIT, but {_OPT}"),
+    "blip2-flan-t5-xl": KnownWeights("Salesforce/blip2-flan-t5-xl", 15.8, "MIT, the Flan-T5 inside Apache-2.0"),
 }
 """Folder name below the folder of models -> where its content comes from; sizes and licences as on the model cards."""
 

@@ -42,6 +42,19 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What a captioner found out about one object.
+
+    Attributes:
+        captions: Best first.
+        problem: One word and a sentence for people where no caption is ok, else None.
+    """
+
+    captions: list[Caption]
+    problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class CaptionsInfo:
     """What ``captions.json`` says.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from pointloom.stages.caption import caption
 from pointloom.stages.finetune import finetune
 from pointloom.stages.prepare import prepare
 from pointloom.stages.pretrain import pretrain
@@ -10,6 +11,7 @@ from pointloom.stages.report import report
 
 STAGES: dict[str, Callable[..., None]] = {
     "prepare": prepare,
+    "caption": caption,
     "pretrain": pretrain,
     "finetune": finetune,
     "probe": probe,
