@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,3 +109,8 @@ def component_colors(feature: Float[np.ndarray, "s n c"]) -> UInt8[np.ndarray, "
     if shade.shape[1] < 3:
         shade = np.pad(shade, ((0, 0), (0, 3 - shade.shape[1])), constant_values=0.5)
     return np.asarray(30 + 210 * shade, dtype=np.uint8).reshape(*feature.shape[:2], 3)
+
+
+def file_name(text: str) -> str:
+    """Return a name that is safe in every file system and in a URL."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:120]

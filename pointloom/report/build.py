@@ -9,8 +9,10 @@ from pointloom.report import charts, classes, gallery, lineage, notes, retrieval
 from pointloom.report.album import Album
 from pointloom.report.embedding import embed
 from pointloom.report.inputs import ReportInputs
+from pointloom.report.multimodal import multimodal_content
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.page import render_html, render_markdown
+from pointloom.report.pictures import Pictures
 from pointloom.report.viewer import viewer_entries
 
 Content = dict[str, Any]
@@ -54,8 +56,17 @@ def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -
         settings: What to show.
     """
     album = Album(folder=folder, size=settings.thumbnail_size)
+    pictures = Pictures(inputs.store, inputs.families.any_views(), album)
     content = _numbers(inputs, settings)
-    figures = _figures(inputs, content) | _pictures(inputs, content, album, settings)
+    figures = _figures(inputs, content) | _pictures(inputs, content, pictures, settings)
+    content["multimodal"] = multimodal_content(
+        inputs,
+        pictures,
+        limit=settings.tsne_objects,
+        count=settings.queries,
+        seed=settings.seed,
+        bootstrap=settings.bootstrap,
+    )
     content["notes"] = notes.reading_notes(content)
     content["problems"] = inputs.problems
     viewer = viewer_entries(inputs, count=settings.viewer_objects, seed=settings.seed, detail=settings.detail)
@@ -93,6 +104,7 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
         "bootstrap": asdict(bootstrap),
         "finetune": finetune,
         "comparisons": comparisons,
+        "steps": summary.step_rows(inputs, bootstrap=bootstrap),
         "low_label": low_label,
         "probe": probe,
         "classes": classes.class_rows(inputs, outcomes) if outcomes else [],
@@ -120,9 +132,14 @@ def _figures(inputs: ReportInputs, content: Content) -> dict[str, str]:
         figures["accuracy"] = charts.accuracy_chart(content["finetune"], runs)
     if content["low_label"]:
         figures["low_label"] = charts.low_label_chart(content["low_label"], order)
-    pretrain = {name: encoder.curves for name, encoder in inputs.encoders.items() if "loss" in encoder.curves}
-    if pretrain:
-        figures["pretrain_loss"] = charts.loss_chart(pretrain, log=True)
+    for method, figure in (("align", "align_loss"), ("distill", "distill_loss"), (None, "pretrain_loss")):
+        curves = {
+            name: encoder.curves
+            for name, encoder in inputs.encoders.items()
+            if "loss" in encoder.curves and encoder.step == method
+        }
+        if curves:
+            figures[figure] = charts.loss_chart(curves, log=method is None)
     tuned = {name: inputs.finetune[name].curves for name in order if "loss" in inputs.finetune[name].curves}
     if tuned:
         figures["finetune_loss"] = charts.loss_chart(tuned)
@@ -131,9 +148,9 @@ def _figures(inputs: ReportInputs, content: Content) -> dict[str, str]:
     return figures
 
 
-def _pictures(inputs: ReportInputs, content: Content, album: Album, settings: ReportSettings) -> dict[str, str]:
+def _pictures(inputs: ReportInputs, content: Content, pictures: Pictures, settings: ReportSettings) -> dict[str, str]:
     """Draw all thumbnails, add them and the retrieval scores to ``content``; return the t-SNE figures."""
-    store = inputs.store
+    store, album = inputs.store, pictures.album
     content["inputs"] = gallery.input_strips(inputs, album, seed=settings.seed)
     content["reconstructions"] = {
         name: rows
@@ -154,9 +171,7 @@ def _pictures(inputs: ReportInputs, content: Content, album: Album, settings: Re
             continue
         if path := gallery.feature_strip(result, album):
             content["features"][name] = path
-        content["neighbors"][name] = gallery.neighbor_rows(
-            found, store, album, count=settings.queries, seed=settings.seed
-        )
+        content["neighbors"][name] = gallery.neighbor_rows(found, pictures, count=settings.queries, seed=settings.seed)
         titles, hover = gallery.titles_and_hover(store, found.uid)
         figures[f"tsne/{name}"] = charts.embedding_chart(embed(found, seed=settings.seed), titles, hover)
     return figures

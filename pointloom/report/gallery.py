@@ -1,14 +1,14 @@
 """Which objects the report shows: inputs per class, reconstructions, coloured features, retrieved neighbours."""
 
 import html
-import re
 from typing import Any
 
 import numpy as np
 
 from pointloom.data.shards import ObjectStore
-from pointloom.report.album import Album, component_colors, strip
+from pointloom.report.album import Album, component_colors, file_name, strip
 from pointloom.report.inputs import EncoderRecord, ReportInputs, ResultRecord
+from pointloom.report.pictures import Pictures
 from pointloom.report.retrieval import Gallery, nearest, pick_queries
 
 PER_CLASS = 4
@@ -72,10 +72,9 @@ def feature_strip(result: ResultRecord, album: Album) -> str | None:
     return album.add(f"features/{file_name(result.name)}", strip(pictures[:6]))
 
 
-def neighbor_rows(gallery: Gallery, store: ObjectStore, album: Album, *, count: int, seed: int) -> list[Row]:
+def neighbor_rows(gallery: Gallery, pictures: Pictures, *, count: int, seed: int) -> list[Row]:
     """Return queries with their five nearest neighbours; every object is drawn once."""
     ranked = nearest(gallery)
-    row_of = {uid: row for row, uid in enumerate(store.uids.tolist())}
     rows = []
     for query in pick_queries(gallery, count=count, seed=seed):
         positions = [query, *ranked[query, :NEIGHBORS].tolist()]
@@ -83,17 +82,14 @@ def neighbor_rows(gallery: Gallery, store: ObjectStore, album: Album, *, count: 
         cells = []
         for position in positions:
             uid = str(gallery.uid[position])
-            if uid not in row_of:
+            path = pictures.of(uid)
+            if path is None:
                 continue
-            name = f"objects/{file_name(uid)}"
-            path = f"thumbnails/{name}.png"
-            if path not in album.pictures:
-                album.add(name, album.draw_objects(store, [row_of[uid]])[0])
             known = label >= 0 and gallery.label[position] >= 0
             cells.append(
                 {
                     "uid": uid,
-                    "title": title_of(store, uid),
+                    "title": title_of(pictures.store, uid),
                     "image": path,
                     "cosine": float(gallery.feature[query] @ gallery.feature[position]),
                     "same_class": bool(gallery.label[position] == label) if known else None,
@@ -110,11 +106,6 @@ def title_of(store: ObjectStore, uid: str) -> str:
     if not len(found):
         return uid
     return str(store.categories[found[0]]) or str(store.names[found[0]])
-
-
-def file_name(text: str) -> str:
-    """Return a name that is safe in every file system and in a URL."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:120]
 
 
 def titles_and_hover(store: ObjectStore, uids: np.ndarray) -> tuple[list[str], list[str]]:

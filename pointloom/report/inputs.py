@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pointloom.data.shards import ObjectStore
+from pointloom.report.families import Families, load_families
 
 Arrays = dict[str, np.ndarray]
 ENCODER_STAGES = ("pretrain", "align", "distill")
@@ -37,13 +38,19 @@ class EncoderRecord:
         """Whether the weights were pre-trained."""
         return self.card.get("method") != "untrained"
 
+    @property
+    def step(self) -> str | None:
+        """``align`` or ``distill`` for encoders of the two-stage method, None for all others."""
+        method = str(self.card.get("method"))
+        return method if method in {"align", "distill"} else None
+
 
 @dataclass(frozen=True)
 class ResultRecord:
-    """One folder of ``results/finetune`` or ``results/probe``.
+    """One folder of ``results/align``, ``results/finetune`` or ``results/probe``.
 
     Attributes:
-        name: Folder name, the key in ``finetune`` or ``probe``.
+        name: Folder name, the key in the section of the stage.
         card: Content of ``result.json``.
         predictions: Content of ``predictions.npz``; empty without labels.
         curves: Columns of ``curves.csv`` (fine-tuning only).
@@ -93,19 +100,21 @@ class ReportInputs:
 
     Attributes:
         store: The prepared objects.
-        data: Folder with ``views/``, ``captions/`` and ``features/`` where there are any.
+        families: Views, captions, teacher features and search indices; empty without multimodal stages.
         encoders: By folder name, in alphabetical order.
         finetune: By folder name.
         probe: By folder name.
+        align: By folder name.
         stages: One record per metrics file, in the order of the pipeline.
         problems: Sentences about pieces that are missing, damaged or made from other data.
     """
 
     store: ObjectStore
-    data: Path
+    families: Families
     encoders: dict[str, EncoderRecord]
     finetune: dict[str, ResultRecord]
     probe: dict[str, ResultRecord]
+    align: dict[str, ResultRecord]
     stages: list[StageRun]
     problems: list[str]
 
@@ -147,7 +156,7 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
         dataset: Prepared store.
         data: Folder with ``views/``, ``captions/`` and ``features/``; they may be absent.
         models: Folder with one folder per encoder; may be absent.
-        results: Folder with ``finetune/`` and ``probe/``; may be absent, as it is for unlabelled data.
+        results: Folder with ``align/``, ``finetune/`` and ``probe/``; may be absent, as it is for unlabelled data.
         runs: Folder with the metrics files of the earlier stages; may be absent.
 
     Raises:
@@ -157,10 +166,11 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
     problems: list[str] = []
     inputs = ReportInputs(
         store=store,
-        data=data,
+        families=load_families(data=data, results=results, dataset_digest=store.info.digest, problems=problems),
         encoders={folder.name: _load_encoder(folder, problems) for folder in _folders(models, "encoder.json")},
         finetune=_load_results(results / "finetune", problems),
         probe=_load_results(results / "probe", problems),
+        align=_load_results(results / "align", problems),
         stages=_load_stages(runs, problems),
         problems=problems,
     )
@@ -211,7 +221,7 @@ def _check_digests(inputs: ReportInputs) -> None:
     """Note every encoder and result that was made from other data than the store at hand."""
     digest = inputs.store.info.digest
     found = [(f"models/{encoder.name}", encoder.card.get("data_digest")) for encoder in inputs.encoders.values()]
-    for stage, results in (("finetune", inputs.finetune), ("probe", inputs.probe)):
+    for stage, results in (("align", inputs.align), ("finetune", inputs.finetune), ("probe", inputs.probe)):
         found += [
             (f"results/{stage}/{name}", result.card.get("data", {}).get("digest")) for name, result in results.items()
         ]

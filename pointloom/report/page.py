@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pointloom.report.album import Album
 from pointloom.report.sentences import (
@@ -36,7 +36,7 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
     environment = template_environment(autoescape=True)
     environment.filters["data_uri"] = album.data_uri
     spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
-    return environment.from_string(read_resource("report.html.j2")).render(
+    return environment.get_template("report.html.j2").render(
         content=content,
         sections=_sections(content),
         total_cpu=sum(spent) if spent else None,
@@ -52,7 +52,7 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
 
 def render_markdown(content: Content) -> str:
     """Return the tables, sentences and thumbnails as markdown; figures are in the HTML only."""
-    return template_environment(autoescape=False).from_string(read_resource("report.md.j2")).render(content=content)
+    return template_environment(autoescape=False).get_template("report.md.j2").render(content=content)
 
 
 def _sections(content: Content) -> list[tuple[str, str]]:
@@ -63,12 +63,16 @@ def _sections(content: Content) -> list[tuple[str, str]]:
         ("low-label", "Low-label curves"),
         ("classes", "Per class"),
     ]
+    more = content["multimodal"] or {}
     return [
         *(labelled if content["dataset"]["labelled"] else [("reading", "How to read this")]),
+        *([("text", "Words and shapes")] if more else []),
+        *([("teachers", "Teachers and students")] if more.get("teachers") else []),
         ("curves", "Training curves"),
         ("reconstructions", "Reconstructions"),
         ("features", "Features"),
         ("retrieval", "Retrieval"),
+        *([("views", "Views and captions")] if more.get("views") else []),
         ("view", "3D view"),
         ("inputs", "Inputs"),
         ("quarantine", "Quarantined inputs"),
@@ -79,6 +83,7 @@ def _sections(content: Content) -> list[tuple[str, str]]:
 def template_environment(*, autoescape: bool) -> Environment:
     """Return the environment of all templates: strict, with the formats of numbers as filters."""
     environment = Environment(
+        loader=PackageLoader("pointloom", "report"),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,

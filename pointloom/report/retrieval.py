@@ -87,12 +87,17 @@ def retrieval_scores(gallery: Gallery) -> dict[str, Any] | None:
 
 def pick_queries(gallery: Gallery, *, count: int, seed: int) -> list[int]:
     """Return seeded query positions, each of another class while classes last; never chosen by how well they do."""
-    order = np.random.default_rng(seed).permutation(len(gallery.uid))
+    return varied_choice(gallery.label, count=count, seed=seed)
+
+
+def varied_choice(label: Int[np.ndarray, " t"], *, count: int, seed: int) -> list[int]:
+    """Return seeded positions, each of another class while classes last; -1 is a class that never ends."""
+    order = np.random.default_rng(seed).permutation(len(label))
     seen: set[int] = set()
     first: list[int] = []
     rest: list[int] = []
     for position in order.tolist():
-        label = int(gallery.label[position])
-        (rest if label >= 0 and label in seen else first).append(position)
-        seen.add(label)
+        own = int(label[position])
+        (rest if own >= 0 and own in seen else first).append(position)
+        seen.add(own)
     return (first + rest)[:count]

@@ -4,18 +4,20 @@ from dataclasses import asdict
 from typing import Any
 
 from pointloom.report.inputs import ReportInputs, ResultRecord
-from pointloom.report.outcomes import BootstrapSettings, compare, compare_episodes, select_outcomes
+from pointloom.report.outcomes import BootstrapSettings, Key, compare, compare_episodes, select_outcomes
 from pointloom.report.statistics import spread, standard_error
 
 Row = dict[str, Any]
 ORDER = {"svm": 0, "linear": 1, "mlp3": 2}
+STEP = {"align": 1, "distill": 2}
+"""Methods that build on others; all other pre-training comes before them."""
 
 
 def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per fine-tuned model at its largest training fraction; models from scratch come first."""
     rows = []
     reference = inputs.finetune.get(baseline)
-    for result in _ordered(inputs.finetune):
+    for result in in_order(inputs.finetune):
         fraction = max(_fractions(result), default=None)
         if fraction is None:
             continue
@@ -31,8 +33,8 @@ def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSe
 def comparison_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> list[Row]:
     """Return every pre-trained, fine-tuned model against every model trained from scratch, all labels used."""
     rows = []
-    scratch = [result for result in _ordered(inputs.finetune) if not result.trained and _fractions(result)]
-    for result in _ordered(inputs.finetune):
+    scratch = [result for result in in_order(inputs.finetune) if not result.trained and _fractions(result)]
+    for result in in_order(inputs.finetune):
         if not result.trained or not _fractions(result):
             continue
         fraction = max(_fractions(result))
@@ -59,9 +61,26 @@ def comparison_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> li
     return rows
 
 
+def step_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return aligned and distilled encoders against every pre-training before them: fine-tuned and by linear SVM."""
+    rows = []
+    for table, results in (("finetune", inputs.finetune), ("svm", inputs.probe)):
+        trained = [result for result in in_order(results) if result.trained and _keys(result, table)]
+        for result in trained:
+            for other in trained:
+                keys = set(_keys(result, table)) & set(_keys(other, table))
+                if _step(other) >= _step(result) or other.encoder.get("builder") != result.encoder.get("builder"):
+                    continue
+                if keys:
+                    row = {"table": table, "name": result.name, "labels": result.encoder.get("labels", "none")}
+                    row |= {"other": other.name, "other_labels": other.encoder.get("labels", "none")}
+                    rows.append(row | _differences(inputs, result, other, max(keys), bootstrap))
+    return rows
+
+
 def low_label_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per fraction and model, for the models that were trained on more than one fraction."""
-    curves = [result for result in _ordered(inputs.finetune) if len(_fractions(result)) > 1]
+    curves = [result for result in in_order(inputs.finetune) if len(_fractions(result)) > 1]
     reference = inputs.finetune.get(baseline)
     rows = []
     for fraction in sorted({fraction for result in curves for fraction in _fractions(result)}):
@@ -82,7 +101,7 @@ def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSetti
     found = {str(run["protocol"]) for result in inputs.probe.values() for run in result.runs if "protocol" in run}
     rows = []
     for protocol in sorted(found, key=lambda name: (ORDER.get(name, len(ORDER)), name)):
-        for result in _ordered(inputs.probe):
+        for result in in_order(inputs.probe):
             runs = _of(result, protocol)
             if not runs:
                 continue
@@ -101,12 +120,27 @@ def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSetti
     return rows
 
 
-def _ordered(results: dict[str, ResultRecord]) -> list[ResultRecord]:
-    """Other architectures from scratch, then the encoder from scratch, then pre-trained; never by score."""
+def in_order(results: dict[str, ResultRecord]) -> list[ResultRecord]:
+    """Other architectures from scratch, then the encoder from scratch, then pre-trained by stage; never by score."""
     builders = {result.encoder.get("builder") for result in results.values() if result.trained}
     return sorted(
-        results.values(), key=lambda result: (result.trained, result.encoder.get("builder") in builders, result.name)
+        results.values(),
+        key=lambda result: (
+            result.trained,
+            result.encoder.get("builder") in builders,
+            _step(result),
+            result.name,
+        ),
     )
+
+
+def _step(result: ResultRecord) -> int:
+    return STEP.get(str(result.encoder.get("method")), 0)
+
+
+def _keys(result: ResultRecord, table: str) -> list[Key]:
+    """Return what predictions of a result are stored by: fractions of the labels, or the probe protocol."""
+    return [*_fractions(result)] if table == "finetune" else ["svm"] if _of(result, "svm") else []
 
 
 def _fractions(result: ResultRecord) -> list[float]:
@@ -168,14 +202,14 @@ def _differences(
     inputs: ReportInputs,
     result: ResultRecord,
     reference: ResultRecord | None,
-    fraction: float,
+    key: Key,
     bootstrap: BootstrapSettings,
 ) -> Row:
     row: Row = {"difference": None, "difference_vote": None}
     if reference is None or reference is result:
         return row
-    for key, vote in (("difference", False), ("difference_vote", True)):
-        first = select_outcomes(result, fraction, vote=vote)
-        second = select_outcomes(reference, fraction, vote=vote)
-        row[key] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
+    for column, vote in (("difference", False), ("difference_vote", True)):
+        first = select_outcomes(result, key, vote=vote)
+        second = select_outcomes(reference, key, vote=vote)
+        row[column] = compare(first, second, store=inputs.store, bootstrap=bootstrap)
     return row
