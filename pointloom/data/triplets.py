@@ -74,6 +74,22 @@ def _listed(features: FeatureStore, modality: Literal["text", "image"]) -> str:
     return ", ".join(features.names(modality)) or "none"
 
 
+def described(
+    features: FeatureStore,
+    rows: NDArray[np.int64],
+    *,
+    text: str,
+    images: Sequence[ImageTeacher],
+    usable: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Return (R,) which objects have a usable caption or a view; arguments as for ``TeacherVectors``."""
+    found: NDArray[np.bool_] = np.any(features.text(text).present[rows] & usable, axis=1)
+    for teacher in images:
+        for entry in teacher.entries:
+            found |= np.any(features.images(entry).present[rows], axis=1)
+    return found
+
+
 class TeacherVectors:
     """What the teachers say about some objects: kept in memory where it fits, read by rows where not.
 
@@ -109,11 +125,6 @@ class TeacherVectors:
         views = np.stack(list(self.image_present.values())) if entries else np.zeros((1, len(rows), 1), dtype=bool)
         self.any_view: NDArray[np.bool_] = np.any(views, axis=0)
         self._cache = self._load()
-
-    @property
-    def described(self) -> NDArray[np.bool_]:
-        """Which objects have a caption or a view."""
-        return np.any(self.text_present, axis=1) | np.any(self.any_view, axis=1)
 
     def draw_caption(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Return one usable caption per object, 0 where there is none."""

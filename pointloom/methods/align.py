@@ -60,16 +60,22 @@ class Heads(nn.Module):
 
     def __init__(self, global_dim: int, *, text_dim: int, image_dims: Mapping[str, int]) -> None:
         super().__init__()
-        self.text = nn.Linear(global_dim, text_dim, bias=False)
-        self.images = nn.ModuleDict({name: nn.Linear(global_dim, dim, bias=False) for name, dim in image_dims.items()})
-        for head in (self.text, *self.images.values()):
-            nn.init.normal_(head.weight, std=head.weight.shape[0] ** -0.5)
+        self.text = _projection(global_dim, text_dim)
+        self.images = nn.ModuleDict({name: _projection(global_dim, dim) for name, dim in image_dims.items()})
+        self.image_dims = dict(image_dims)
 
     def embed(self, feature: Float[Tensor, "b d"], teacher: str | None = None) -> Float[Tensor, "b c"]:
         """Return unit vectors in the space of the text teacher (None) or of an image teacher, in float32."""
         head = self.text if teacher is None else self.images[teacher]
         with torch.autocast(feature.device.type, enabled=False):
             return F.normalize(head(feature.float()), dim=-1)
+
+
+def _projection(global_dim: int, dim: int) -> nn.Linear:
+    """Return a linear layer without bias, drawn from N(0, 1 / dim)."""
+    layer = nn.Linear(global_dim, dim, bias=False)
+    nn.init.normal_(layer.weight, std=dim**-0.5)
+    return layer
 
 
 class Align(nn.Module):
@@ -143,7 +149,7 @@ def save_heads(folder: Path, align: Align, *, text_teacher: str, encoder_sha256:
         global_dim=heads.text.in_features,
         text_teacher=text_teacher,
         text_dim=heads.text.out_features,
-        image_dims={name: head.weight.shape[0] for name, head in heads.images.items()},
+        image_dims=heads.image_dims,
         scales=dict(zip(names, (float(scale) for scale in align.scales()), strict=True)),
         encoder_sha256=encoder_sha256,
         features_digest=features_digest,
@@ -160,7 +166,7 @@ def load_heads(folder: Path) -> tuple[Heads, HeadsCard]:
     path = folder / CARD
     if not path.is_file():
         raise CheckpointError(
-            f"{folder} holds no projections to teachers: {CARD} is missing; give an encoder that `pointloom align` wrote"
+            f"{folder} holds no projections to teachers: {CARD} is missing; give an encoder of `pointloom align`"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -172,5 +178,7 @@ def load_heads(folder: Path) -> tuple[Heads, HeadsCard]:
         heads = Heads(card.global_dim, text_dim=card.text_dim, image_dims=card.image_dims)
         heads.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the projections are damaged ({error}); run `pointloom align` again") from error
+        raise CheckpointError(
+            f"{folder}: the projections are damaged ({error}); run `pointloom align` again"
+        ) from error
     return heads.eval(), card

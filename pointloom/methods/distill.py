@@ -112,7 +112,9 @@ class Distill(nn.Module):
         (seen,) = self.encoder(groups, [hidden])
         losses: Losses = {}
         if self.local_decoder is not None:
-            losses["loss/local"] = self.local_weight * self._local_loss(self.local_decoder, groups, hidden, seen, taught)
+            losses["loss/local"] = self.local_weight * self._local_loss(
+                self.local_decoder, groups, hidden, seen, taught
+            )
         if self.global_decoder is not None:
             losses["loss/global"] = cosine_distance(self.global_decoder(seen.tokens), self.teacher.pool(taught)).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}

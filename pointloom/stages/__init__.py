@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+from pointloom.stages.align import align
 from pointloom.stages.caption import caption
+from pointloom.stages.distill import distill
 from pointloom.stages.finetune import finetune
 from pointloom.stages.prepare import prepare
 from pointloom.stages.pretrain import pretrain
@@ -13,6 +15,8 @@ STAGES: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "caption": caption,
     "pretrain": pretrain,
+    "align": align,
+    "distill": distill,
     "finetune": finetune,
     "probe": probe,
     "report": report,

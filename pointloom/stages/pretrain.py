@@ -1,25 +1,26 @@
 """Stage ``pretrain``: learn an encoder without labels."""
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelOut, StateDir
 from pointloom.stages.params import OptimParams, SamplingParams, StageParams
-from pointloom.stages.training import as_optimization, as_sampling
+from pointloom.stages.training import (
+    as_optimization,
+    as_sampling,
+    sample_batch,
+    trained,
+    visible_points,
+    write_curve,
+)
 
 if TYPE_CHECKING:
-    import torch
-
-    from pointloom.data.objects import Sampling
     from pointloom.data.shards import ObjectStore
     from pointloom.methods.mae import MAE
     from pointloom.stages.runs import StageRun
-
-NUM_SAMPLES = 8
+    from pointloom.structures import PointBatch
 
 
 class UntrainedParams(StageParams):
@@ -104,35 +105,26 @@ def _write_untrained(params: UntrainedParams, folder: Path) -> None:
 
 def _pretrain_mae(params: MAEParams, store: "ObjectStore", folder: Path, *, state: Path, run: "StageRun") -> None:
     import numpy as np
-    from tqdm import tqdm
 
     from pointloom.data.objects import ObjectLoader
     from pointloom.train.checkpoint import save_encoder
-    from pointloom.train.device import best_device
-    from pointloom.train.loop import fit
-    from pointloom.train.state import resume_state
 
-    device = best_device()
     method = _build_mae(params)
     sampling = as_sampling(params.sampling)
     rows = np.concatenate([store.rows(split) for split in params.splits])
-    loader = ObjectLoader(store, rows, sampling=sampling, batch_size=params.batch_size, seed=params.seed)
-    shaped_by = {"params": params.model_dump(mode="json"), "data": store.info.digest}
-
-    def log(row: Mapping[str, float]) -> None:
-        bar.update(int(row["epoch"]) - bar.n)
-        bar.set_postfix(loss=f"{row['loss']:.5f}")
-        run.log_metrics({"loss": row["loss"], "lr": row["lr"]}, step=int(row["epoch"]))
-
-    with (
-        resume_state(state, stage="pretrain", shaped_by=shaped_by) as resume,
-        tqdm(total=params.epochs, desc=f"pretrain {params.method}", unit="epoch") as bar,
-    ):
-        optimization = as_optimization(params.optim, epochs=params.epochs)
-        curve = fit(
-            method, loader, optimization=optimization, device=device, seed=params.seed, state=resume, on_epoch=log
-        )
-        _write_curve(folder / "curves.csv", curve)
+    settings = params.model_dump(mode="json")
+    with trained(
+        method,
+        ObjectLoader(store, rows, sampling=sampling, batch_size=params.batch_size, seed=params.seed),
+        stage="pretrain",
+        label=f"pretrain {params.method}",
+        optimization=as_optimization(params.optim, epochs=params.epochs),
+        seed=params.seed,
+        shaped_by={"params": settings, "data": store.info.digest},
+        state=state,
+        run=run,
+    ) as curve:
+        write_curve(folder / "curves.csv", curve)
         save_encoder(
             folder,
             method.encoder,
@@ -142,9 +134,9 @@ def _pretrain_mae(params: MAEParams, store: "ObjectStore", folder: Path, *, stat
             labels="none",
             num_points=params.sampling.num_points,
             data_digest=store.info.digest,
-            params=params.model_dump(mode="json"),
+            params=settings,
         )
-        _write_samples(folder / "samples.npz", method, store, sampling, device)
+        _write_samples(folder / "samples.npz", method, store, sample_batch(store, sampling))
     run.summary({"loss": curve[-1]["loss"], "epochs": params.epochs, "objects": len(rows)})
 
 
@@ -176,39 +168,22 @@ def _build_mae(params: MAEParams) -> "MAE":
         raise ParamsError(f"pretrain: {error}") from error
 
 
-def _write_curve(path: Path, curve: list[dict[str, float]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(curve[0]))
-        writer.writeheader()
-        writer.writerows(curve)
-
-
-def _write_samples(
-    path: Path, method: "MAE", store: "ObjectStore", sampling: "Sampling", device: "torch.device"
-) -> None:
-    """Reconstruct a few objects that were not trained on (training objects where there are no others), to look at."""
+def _write_samples(path: Path, method: "MAE", store: "ObjectStore", batch: "PointBatch") -> None:
+    """Reconstruct a few objects."""
     import numpy as np
     import torch
 
-    from pointloom.data.objects import ObjectLoader
+    from pointloom.train.device import best_device
 
-    rows = store.rows("test") if len(store.rows("test")) else store.rows("train")
-    rows = rows[np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(np.int64)]
-    loader: ObjectLoader = ObjectLoader(store, rows, sampling=sampling, batch_size=len(rows), seed=0)
-    (batch,) = loader.draw(0)
     torch.manual_seed(0)
     method.eval()
-    coord = batch.coord.to(device)
+    coord = batch.coord.to(best_device())
     made = method.reconstruct(coord)
     (level,) = method.encoder.group(coord)
-    visible = torch.zeros(coord.shape[:2], dtype=torch.bool, device=device)
-    shown = torch.where(made.hidden.unsqueeze(-1), -1, level.index).flatten(1)
-    for row, index in zip(visible, shown, strict=True):
-        row[index[index >= 0]] = True
-    arrays: dict[str, Any] = {
-        "uid": store.uids[rows],
-        "coord": batch.coord.numpy(),
-        "visible": visible.cpu().numpy(),
-        "reconstruction": made.points.cpu().numpy(),
-    }
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(
+        path,
+        uid=store.uids[batch.row.numpy()],
+        coord=batch.coord.numpy(),
+        visible=visible_points(level, made.hidden, num_points=coord.shape[1]),
+        reconstruction=made.points.cpu().numpy(),
+    )

@@ -1,15 +1,27 @@
 """What the training stages share: from validated parameters to the objects of the lower floors."""
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pointloom.stages.params import OptimParams, SamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import nn
+
     from pointloom.data.objects import Sampling
     from pointloom.data.shards import ObjectStore
+    from pointloom.stages.runs import StageRun
+    from pointloom.structures import Groups, PointBatch
     from pointloom.train.checkpoint import EncoderCard
-    from pointloom.train.loop import Optimization
+    from pointloom.train.loop import Loader, Optimization
+
+NUM_SAMPLES = 8
 
 
 def as_sampling(params: SamplingParams) -> "Sampling":
@@ -25,7 +37,7 @@ def as_sampling(params: SamplingParams) -> "Sampling":
     )
 
 
-def as_optimization(params: OptimParams, *, epochs: int) -> "Optimization":
+def as_optimization(params: OptimParams, *, epochs: int, beta2: float = 0.999) -> "Optimization":
     """Return the loop's description of schedule and precision; a run shorter than the warm-up shortens it."""
     from pointloom.train.loop import Optimization
 
@@ -38,7 +50,89 @@ def as_optimization(params: OptimParams, *, epochs: int) -> "Optimization":
         clip_norm=params.clip_norm,
         schedule=params.schedule,
         precision=params.precision,
+        beta2=beta2,
     )
+
+
+@contextmanager
+def trained(
+    method: "nn.Module",
+    loader: "Loader",
+    *,
+    stage: str,
+    label: str,
+    optimization: "Optimization",
+    seed: int,
+    shaped_by: Mapping[str, Any],
+    state: Path,
+    run: "StageRun",
+    on_step: Callable[[], None] = lambda: None,
+) -> "Iterator[list[dict[str, float]]]":
+    """Pre-train with progress, tracking and resume; yield the curve to a block that writes everything down.
+
+    The resume state is removed when the block succeeds.
+
+    Args:
+        method: What to train, in place.
+        loader: Source of batches.
+        stage: Name of the stage, which keys the resume state.
+        label: Text in front of the progress bar.
+        optimization: Schedule and precision.
+        seed: Of the model's random choices.
+        shaped_by: Everything that shapes the result, as JSON values.
+        state: Folder for all resume state.
+        run: Where losses are logged.
+        on_step: Called after every step.
+    """
+    from tqdm import tqdm
+
+    from pointloom.train.device import best_device
+    from pointloom.train.loop import fit
+    from pointloom.train.state import resume_state
+
+    def log(row: Mapping[str, float]) -> None:
+        bar.update(int(row["epoch"]) - bar.n)
+        bar.set_postfix(loss=f"{row['loss']:.5f}")
+        run.log_metrics({k: v for k, v in row.items() if k not in {"epoch", "cpu_s"}}, step=int(row["epoch"]))
+
+    with (
+        resume_state(state, stage=stage, shaped_by=shaped_by) as resume,
+        tqdm(total=optimization.epochs, desc=label, unit="epoch") as bar,
+    ):
+        yield fit(
+            method, loader, optimization=optimization, device=best_device(), seed=seed, state=resume,
+            on_epoch=log, on_step=on_step,
+        )  # fmt: skip
+
+
+def write_curve(path: Path, curve: "list[dict[str, float]]") -> None:
+    """Write one line per epoch."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(curve[0]))
+        writer.writeheader()
+        writer.writerows(curve)
+
+
+def sample_batch(store: "ObjectStore", sampling: "Sampling") -> "PointBatch":
+    """Return a few clouds that were not trained on (training objects where there are no others), to look at."""
+    import numpy as np
+
+    from pointloom.data.objects import ObjectLoader
+
+    rows = store.rows("test") if len(store.rows("test")) else store.rows("train")
+    rows = rows[np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(np.int64)]
+    (batch,) = ObjectLoader(store, rows, sampling=sampling, batch_size=len(rows), seed=0).draw(0)
+    return batch
+
+
+def visible_points(groups: "Groups", hidden: "torch.Tensor", *, num_points: int) -> "NDArray[np.bool_]":
+    """Return (b, n) which points lie in a visible patch, for ``hidden`` (b, g)."""
+    import torch
+
+    visible = torch.zeros(len(hidden), num_points + 1, dtype=torch.bool, device=hidden.device)
+    shown = torch.where(hidden.unsqueeze(-1), num_points, groups.index).flatten(1)  # one more place for hidden ones
+    found: NDArray[np.bool_] = visible.scatter_(1, shown, True)[:, :num_points].cpu().numpy()
+    return found
 
 
 def result_header(

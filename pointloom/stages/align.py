@@ -1,0 +1,229 @@
+"""Stage ``align``: stage 1 of the two-stage method, clouds aligned with captions and views."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from pointloom.stages.artifacts import DatasetIn, FeaturesIn, MetricsOut, ModelOut, ResultOut, StateDir
+from pointloom.stages.params import OptimParams, SamplingParams, StageParams
+from pointloom.stages.training import as_optimization, as_sampling, trained, write_curve
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pointloom.data.features import FeatureStore
+    from pointloom.data.shards import ObjectStore
+    from pointloom.data.triplets import TripletLoader
+    from pointloom.methods.align import Align
+    from pointloom.stages.alignment import Aligned
+    from pointloom.stages.runs import StageRun
+    from pointloom.train.checkpoint import EncoderCard
+
+
+class AlignOptimParams(OptimParams):
+    """AdamW with linear warm-up and a cosine down to ``min_lr``."""
+
+    beta2: float = Field(gt=0, lt=1, description="AdamW's decay of the squared gradients")
+
+
+class AlignTestParams(StageParams):
+    """Classification by text and retrieval on the test objects."""
+
+    seeds: list[int] = Field(min_length=1, description="draws of points and of the views that are asked with")
+    draws: int = Field(ge=1, description="random draws of the points whose embeddings are averaged, per seed")
+    resamples: int = Field(ge=100, description="bootstrap resamples behind the intervals over objects")
+    confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
+
+
+class AlignParams(StageParams):
+    """Contrastive alignment with the cached features of frozen teachers."""
+
+    features: str = Field(description="entry of params.yaml:embed to align with")
+    encoder: str = Field(description="builder in ENCODERS")
+    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    text_teacher: str | None = Field(description="text teacher of the features; null where there is only one")
+    image_teachers: list[str] | None = Field(description="image teachers of the features; null takes all")
+    captions: Literal["top", "all"] = Field(description="top: the best caption; all: a random one at every step")
+    held_out: list[str] = Field(
+        description="classes whose objects, and all captions with a word of their names, take no part"
+    )
+    multi_positive: bool = Field(description="objects with the same sentence all count as right")
+    per_teacher_temperature: bool = Field(description="a learned temperature per teacher instead of one for all")
+    splits: list[Literal["train", "pretrain"]] = Field(
+        min_length=1, description="train: the training objects; pretrain: unlabelled extras"
+    )
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2, description="every cloud is compared with all others of its batch")
+    seed: int = Field(ge=0)
+    sampling: SamplingParams
+    optim: AlignOptimParams
+    test: AlignTestParams
+
+
+def align(
+    params: AlignParams,
+    *,
+    dataset: DatasetIn,
+    features: FeaturesIn,
+    encoder: ModelOut,
+    result: ResultOut,
+    metrics: MetricsOut,
+    state: StateDir,
+) -> None:
+    """Align an encoder with captions and views (stage 1), classify and retrieve by text, and index all objects."""
+    from pointloom.data.features import FeatureStore
+    from pointloom.data.shards import ObjectStore
+    from pointloom.stages.alignment import write_results
+    from pointloom.stages.runs import stage_run
+    from pointloom.train.state import replaced_folder
+
+    inputs = {"dataset": dataset, "features": features}
+    with stage_run("align", name=encoder.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
+        store = ObjectStore(dataset)
+        teachers = FeatureStore(features, dataset_digest=store.info.digest)
+        with replaced_folder(result) as results, replaced_folder(encoder) as folder:
+            aligned = _align(params, store, teachers, folder, state=state, run=run)
+            run.summary(write_results(results, aligned, params, name=result.name, path=result))
+        run.register_encoder(encoder, name=encoder.name)
+        run.log_artifact(result, folder="result")
+
+
+def _align(
+    params: AlignParams, store: "ObjectStore", features: "FeatureStore", folder: Path, *, state: Path, run: "StageRun"
+) -> "Aligned":
+    """Train and write the encoder's folder."""
+    from pointloom.data.triplets import choose_teachers
+    from pointloom.stages.alignment import Aligned
+
+    text, images = choose_teachers(features, text=params.text_teacher, images=params.image_teachers)
+    loader, dropped = _training_data(params, store, features, text.name, images)
+    method = _build(params, text_dim=text.dim, image_dims={teacher.name: teacher.dim for teacher in images})
+    settings = params.model_dump(mode="json")
+    with trained(
+        method,
+        loader,
+        stage="align",
+        label="align",
+        optimization=as_optimization(params.optim, epochs=params.epochs, beta2=params.optim.beta2),
+        seed=params.seed,
+        shaped_by={"params": settings, "data": store.info.digest, "features": features.info.digest},
+        state=state,
+        run=run,
+        on_step=method.clamp_scales,
+    ) as curve:
+        write_curve(folder / "curves.csv", curve)
+        card = _save(params, method, store, features, folder, text_teacher=text.name)
+    run.summary({"loss": curve[-1]["loss"], "epochs": params.epochs, "objects": len(loader.vectors.rows)})
+    return Aligned(
+        method=method, card=card, store=store, features=features, text=text, images=tuple(images),
+        captions_dropped=dropped, num_aligned=len(loader.vectors.rows),
+    )  # fmt: skip
+
+
+def _training_data(
+    params: AlignParams, store: "ObjectStore", features: "FeatureStore", text: str, images: list[Any]
+) -> "tuple[TripletLoader, int]":
+    """Return the batches and the number of captions that were dropped because they name a held-out class.
+
+    Raises:
+        DataError: Features and objects differ, or a test object would be trained on.
+        ParamsError: A held-out class does not exist.
+    """
+    import numpy as np
+
+    from pointloom.data.mentions import class_words, mentioning
+    from pointloom.data.objects import ObjectLoader
+    from pointloom.data.triplets import TeacherVectors, TripletLoader, described
+    from pointloom.errors import DataError
+
+    if not np.array_equal(features.uids, store.uids):
+        raise DataError(f"{features.path}: other objects than in {store.path}; run `pointloom embed` again")
+    rows = training_rows(store, splits=params.splits, held_out=params.held_out)
+    present = features.text(text).present[rows]
+    texts = [features.texts(uid) for uid in store.uids[rows]]
+    named = mentioning(texts, class_words(params.held_out), num=present.shape[1])
+    kept = described(features, rows, text=text, images=images, usable=~named)
+    vectors = TeacherVectors(
+        features, rows[kept], text=text, images=images, usable=~named[kept], top_caption=params.captions == "top"
+    )
+    objects = ObjectLoader(
+        store, rows[kept], sampling=as_sampling(params.sampling), batch_size=params.batch_size, seed=params.seed
+    )
+    return TripletLoader(objects, vectors), int((present & named).sum())
+
+
+def training_rows(store: "ObjectStore", *, splits: "list[Any]", held_out: list[str]) -> "NDArray[np.int64]":
+    """Return the objects to align, without those of held-out classes; never a test object.
+
+    Raises:
+        ParamsError: A held-out class does not exist.
+        DataError: A test object is among them.
+    """
+    import numpy as np
+
+    from pointloom.errors import DataError, ParamsError
+    from pointloom.stages.read_params import did_you_mean
+
+    known = sorted(set(store.categories) - {""})
+    for name in held_out:
+        if name not in known:
+            raise ParamsError(f"held_out: no class {name!r} in {store.path}{did_you_mean(name, known)}")
+    rows = np.concatenate([store.rows(split) for split in splits])
+    rows = rows[~np.isin(store.categories[rows], held_out)]
+    shared = np.intersect1d(store.uids[rows], store.uids[store.rows("test")])
+    if len(shared):
+        raise DataError(f"{store.path}: {len(shared)} test objects are training objects too, such as {shared[0]}")
+    return rows
+
+
+def _build(params: AlignParams, *, text_dim: int, image_dims: dict[str, int]) -> "Align":
+    import torch
+
+    from pointloom.methods.align import Align
+    from pointloom.models import build_encoder
+
+    torch.manual_seed(params.seed)
+    return Align(
+        build_encoder(params.encoder, **params.encoder_args),
+        text_dim=text_dim,
+        image_dims=image_dims,
+        per_teacher_temperature=params.per_teacher_temperature,
+        multi_positive=params.multi_positive,
+    )
+
+
+def _save(
+    params: AlignParams,
+    method: "Align",
+    store: "ObjectStore",
+    features: "FeatureStore",
+    folder: Path,
+    *,
+    text_teacher: str,
+) -> "EncoderCard":
+    """Write the encoder and its projections; captions have been seen, so the labels tag says so."""
+    from pointloom.methods.align import save_heads
+    from pointloom.structures import as_module
+    from pointloom.train.checkpoint import save_encoder
+
+    card = save_encoder(
+        folder,
+        as_module(method.encoder),
+        builder=params.encoder,
+        builder_args=params.encoder_args,
+        method="align",
+        labels="captions",
+        num_points=params.sampling.num_points,
+        data_digest=store.info.digest,
+        params=params.model_dump(mode="json"),
+    )
+    save_heads(
+        folder,
+        method,
+        text_teacher=text_teacher,
+        encoder_sha256=card.weights_sha256,
+        features_digest=features.info.digest,
+    )
+    return card
