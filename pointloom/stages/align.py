@@ -1,7 +1,7 @@
 """Stage ``align``: stage 1 of the two-stage method, clouds aligned with captions and views."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,8 +46,9 @@ class AlignParams(StageParams):
     text_teacher: str | None = Field(description="text teacher of the features; null where there is only one")
     image_teachers: list[str] | None = Field(description="image teachers of the features; null takes all")
     captions: Literal["top", "all"] = Field(description="top: the best caption; all: a random one at every step")
-    held_out: list[str] = Field(
-        description="classes whose objects, and all captions with a word of their names, take no part"
+    held_out: list[str] | Annotated[int, Field(ge=0)] = Field(
+        description="classes whose objects, and all captions with a word of their names, take no part; a number draws "
+        "as many with the seed, half of all at most"
     )
     multi_positive: bool = Field(description="objects with the same sentence all count as right")
     per_teacher_temperature: bool = Field(description="a learned temperature per teacher instead of one for all")
@@ -97,8 +98,9 @@ def _align(
     from pointloom.data.triplets import choose_teachers
     from pointloom.stages.alignment import Aligned
 
+    held_out = held_out_classes(store, params.held_out, seed=params.seed)
     text, images = choose_teachers(features, text=params.text_teacher, images=params.image_teachers)
-    loader, dropped = _training_data(params, store, features, text.name, images)
+    loader, dropped = _training_data(params, store, features, text.name, images, held_out)
     method = _build(params, text_dim=text.dim, image_dims={teacher.name: teacher.dim for teacher in images})
     settings = params.model_dump(mode="json")
     with trained(
@@ -118,18 +120,22 @@ def _align(
     run.summary({"loss": curve[-1]["loss"], "epochs": params.epochs, "objects": len(loader.vectors.rows)})
     return Aligned(
         method=method, card=card, store=store, features=features, text=text, images=tuple(images),
-        captions_dropped=dropped, num_aligned=len(loader.vectors.rows),
+        held_out=held_out, captions_dropped=dropped, num_aligned=len(loader.vectors.rows),
     )  # fmt: skip
 
 
 def _training_data(
-    params: AlignParams, store: "ObjectStore", features: "FeatureStore", text: str, images: list[Any]
+    params: AlignParams,
+    store: "ObjectStore",
+    features: "FeatureStore",
+    text: str,
+    images: list[Any],
+    held_out: list[str],
 ) -> "tuple[TripletLoader, int]":
     """Return the batches and the number of captions that were dropped because they name a held-out class.
 
     Raises:
         DataError: Features and objects differ, or a test object would be trained on.
-        ParamsError: A held-out class does not exist.
     """
     import numpy as np
 
@@ -140,10 +146,10 @@ def _training_data(
 
     if not np.array_equal(features.uids, store.uids):
         raise DataError(f"{features.path}: other objects than in {store.path}; run `pointloom embed` again")
-    rows = training_rows(store, splits=params.splits, held_out=params.held_out)
+    rows = training_rows(store, splits=params.splits, held_out=held_out)
     present = features.text(text).present[rows]
     texts = [features.texts(uid) for uid in store.uids[rows]]
-    named = mentioning(texts, class_words(params.held_out), num=present.shape[1])
+    named = mentioning(texts, class_words(held_out), num=present.shape[1])
     kept = described(features, rows, text=text, images=images, usable=~named)
     vectors = TeacherVectors(
         features, rows[kept], text=text, images=images, usable=~named[kept], top_caption=params.captions == "top"
@@ -154,22 +160,42 @@ def _training_data(
     return TripletLoader(objects, vectors), int((present & named).sum())
 
 
+def held_out_classes(store: "ObjectStore", chosen: list[str] | int, *, seed: int) -> list[str]:
+    """Return the names of the classes that take no part.
+
+    Args:
+        store: Prepared objects.
+        chosen: The names, or how many to draw; never more than half of all classes are drawn.
+        seed: Of the draw.
+
+    Raises:
+        ParamsError: A class does not exist.
+    """
+    import numpy as np
+
+    from pointloom.errors import ParamsError
+    from pointloom.stages.read_params import did_you_mean
+
+    known = sorted(set(store.categories) - {""})
+    if isinstance(chosen, int):
+        order = np.random.default_rng(seed).permutation(len(known))
+        return sorted(known[i] for i in order[: min(chosen, len(known) // 2)])
+    for name in chosen:
+        if name not in known:
+            raise ParamsError(f"held_out: no class {name!r} in {store.path}{did_you_mean(name, known)}")
+    return chosen
+
+
 def training_rows(store: "ObjectStore", *, splits: "list[Any]", held_out: list[str]) -> "NDArray[np.int64]":
     """Return the objects to align, without those of held-out classes; never a test object.
 
     Raises:
-        ParamsError: A held-out class does not exist.
         DataError: A test object is among them.
     """
     import numpy as np
 
-    from pointloom.errors import DataError, ParamsError
-    from pointloom.stages.read_params import did_you_mean
+    from pointloom.errors import DataError
 
-    known = sorted(set(store.categories) - {""})
-    for name in held_out:
-        if name not in known:
-            raise ParamsError(f"held_out: no class {name!r} in {store.path}{did_you_mean(name, known)}")
     rows = np.concatenate([store.rows(split) for split in splits])
     rows = rows[~np.isin(store.categories[rows], held_out)]
     shared = np.intersect1d(store.uids[rows], store.uids[store.rows("test")])

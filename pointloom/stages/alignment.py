@@ -34,6 +34,7 @@ class Aligned:
         features: Cached teacher features.
         text: The text teacher.
         images: The image teachers.
+        held_out: Classes that took no part.
         captions_dropped: Training captions that name a held-out class.
         num_aligned: Objects that were aligned.
     """
@@ -44,6 +45,7 @@ class Aligned:
     features: "FeatureStore"
     text: "FeatureInfo"
     images: "tuple[ImageTeacher, ...]"
+    held_out: list[str]
     captions_dropped: int
     num_aligned: int
 
@@ -93,7 +95,7 @@ def _protocol(aligned: Aligned, params: "AlignParams") -> dict[str, Any]:
         "epochs": params.epochs,
         "num_points": params.sampling.num_points,
         "draws": params.test.draws,
-        "held_out": list(params.held_out),
+        "held_out": aligned.held_out,
         "captions_dropped": aligned.captions_dropped,
         "category_words": aligned.features.info.category,
         "num_aligned": aligned.num_aligned,
@@ -147,7 +149,7 @@ def _text_runs(
     from pointloom.tasks.text_classification import chance, classify_by_text
 
     store = aligned.store
-    held_out = np.array([name in params.held_out for name in store.info.classes], dtype=bool)
+    held_out = np.array([name in aligned.held_out for name in store.info.classes], dtype=bool)
     class_text = aligned.features.class_text(aligned.text.name)
     runs = []
     for which, candidates, rows in (
