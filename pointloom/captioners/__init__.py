@@ -1,7 +1,7 @@
 """What writes captions: from measured facts, or a vision-language model that looks at rendered views."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from pointloom.captioners.offline import OfflineCaptioner
 from pointloom.data.captions import CaptionsInfo, Described
 
 
+@runtime_checkable
 class Captioner(Protocol):
     """Describes the objects of a prepared store."""
 

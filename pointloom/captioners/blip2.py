@@ -7,7 +7,7 @@ have both.
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -21,6 +21,7 @@ from pointloom.data.views import ViewStore
 from pointloom.errors import DataError
 
 
+@runtime_checkable
 class Ranker(Protocol):
     """A model that puts views and sentences into one space."""
 

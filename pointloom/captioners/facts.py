@@ -20,8 +20,8 @@ ANCHORS: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "yellow": ((255, 230, 0), (240, 205, 80), (255, 245, 140)),
     "green": ((0, 128, 0), (0, 220, 0), (60, 180, 60), (150, 205, 80), (40, 80, 40), (105, 120, 55)),
     "turquoise": ((64, 224, 208), (0, 150, 150), (130, 220, 220)),
-    "blue": ((0, 0, 255), (30, 60, 160), (60, 120, 220), (130, 180, 240), (20, 30, 85)),
-    "purple": ((128, 0, 128), (110, 60, 170), (180, 120, 210), (70, 30, 90)),
+    "blue": ((0, 0, 255), (0, 85, 255), (0, 130, 255), (30, 60, 160), (60, 120, 220), (130, 180, 240), (20, 30, 85)),
+    "purple": ((128, 0, 128), (150, 0, 255), (220, 0, 255), (110, 60, 170), (180, 120, 210), (70, 30, 90)),
     "pink": ((255, 105, 180), (255, 180, 195), (230, 130, 160)),
     "brown": ((120, 70, 30), (85, 50, 25), (150, 100, 60), (55, 38, 25), (165, 120, 85)),
     "beige": ((225, 200, 160), (240, 225, 200), (200, 172, 135)),
@@ -128,6 +128,5 @@ def _footprint(spans: Float32[np.ndarray, "a t"]) -> tuple[Float32[np.ndarray, "
     return np.maximum(*sides), np.minimum(*sides)
 
 
-def _mean_where(value: Float32[np.ndarray, "a n"], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    mean: NDArray[np.float32] = (value * mask).sum(1) / np.maximum(mask.sum(1), 1)
-    return mean
+def _mean_where(value: Float32[np.ndarray, "a n"], mask: NDArray[np.bool_]) -> Float32[np.ndarray, " a"]:
+    return (value * mask).sum(1) / np.maximum(mask.sum(1), 1).astype(np.float32)
