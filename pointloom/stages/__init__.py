@@ -9,10 +9,12 @@ from pointloom.stages.finetune import finetune
 from pointloom.stages.prepare import prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.probe import probe
+from pointloom.stages.render import render
 from pointloom.stages.report import report
 
 STAGES: dict[str, Callable[..., None]] = {
     "prepare": prepare,
+    "render": render,
     "caption": caption,
     "pretrain": pretrain,
     "align": align,
