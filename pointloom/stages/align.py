@@ -100,7 +100,7 @@ def _align(
 
     held_out = held_out_classes(store, params.held_out, seed=params.seed)
     text, images = choose_teachers(features, text=params.text_teacher, images=params.image_teachers)
-    loader, dropped = _training_data(params, store, features, text.name, images, held_out)
+    loader, dropped = _training_data(params, store, features, text.name, images, held_out=held_out)
     method = _build(params, text_dim=text.dim, image_dims={teacher.name: teacher.dim for teacher in images})
     settings = params.model_dump(mode="json")
     with trained(
@@ -130,6 +130,7 @@ def _training_data(
     features: "FeatureStore",
     text: str,
     images: list[Any],
+    *,
     held_out: list[str],
 ) -> "tuple[TripletLoader, int]":
     """Return the batches and the number of captions that were dropped because they name a held-out class.

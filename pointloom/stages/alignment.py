@@ -67,7 +67,7 @@ def write_results(folder: Path, aligned: Aligned, params: "AlignParams", *, name
     runs: list[dict[str, Any]] = []
     for number, seed in enumerate(params.test.seeds):
         feature, embedding = embed_objects(aligned, params, seed=seed)
-        runs += _text_runs(aligned, params, embedding, seed)
+        runs += _text_runs(aligned, embedding, seed)
         runs += _retrieval_runs(aligned, feature, embedding, seed)
         if number == 0:
             info = IndexInfo(
@@ -140,9 +140,7 @@ def embed_objects(
     return feature.numpy(), F.normalize(embedding, dim=-1).numpy()
 
 
-def _text_runs(
-    aligned: Aligned, params: "AlignParams", embedding: "NDArray[np.float32]", seed: int
-) -> list[dict[str, Any]]:
+def _text_runs(aligned: Aligned, embedding: "NDArray[np.float32]", seed: int) -> list[dict[str, Any]]:
     """Classify by text: test objects of seen classes among those, all objects of held-out classes among these."""
     import numpy as np
 
