@@ -13,8 +13,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pointloom._version import __version__
-from pointloom.errors import WorkspaceError
+from pointloom.errors import ParamsError, WorkspaceError
 from pointloom.run import HEAP_SETTINGS, disk_needed
+from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
 from pointloom.ui import choose_port
 from pointloom.workspace import open_workspace
@@ -144,7 +145,13 @@ def _workspace(folder: Path) -> Iterator[Check]:
         yield Check("ok", "raw shapes", str(workspace.source))
     else:
         yield Check("bad", "raw shapes", f"{workspace.source} is not there")
-    needed, free = disk_needed(workspace), shutil.disk_usage(workspace.folder).free
+    try:
+        params = check_params(workspace.folder)
+    except ParamsError as error:
+        yield Check("bad", "parameters", str(error))
+        return
+    yield Check("ok", "parameters", f"{workspace.folder / 'params.yaml'} is complete and valid")
+    needed, free = disk_needed(workspace, params), shutil.disk_usage(workspace.folder).free
     text = f"a run writes at most about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     yield Check("ok" if free >= needed else "bad", "disk", text)
     yield _tracking(workspace.folder)

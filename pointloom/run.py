@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 PARENT_WAIT_S = 15.0
 BYTES_PER_SHAPE = 400_000  # store of 8,192 points with normals and colour, and the copies that DVC and MLflow keep
+BYTES_PER_PIXEL = 0.8  # of a view: JPEG colours and 16-bit PNG depth
+BYTES_PER_VIEW_FEATURE = 10_000  # two teachers of 1,280 and 768 numbers, on colours and depth
 BYTES_OF_MODELS = 500_000_000
 HEAP_SETTINGS = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
 
@@ -41,7 +43,7 @@ def run_workspace(folder: Path) -> Path:
     require_dvc()
     workspace = open_workspace(folder)
     params = check_params(workspace.folder)
-    check_disk(workspace)
+    check_disk(workspace, params)
     with only_run(workspace.folder) as lock:
         before = stage_records(workspace.folder)
         tracker = _open_parent(workspace, params)
@@ -59,14 +61,28 @@ def run_workspace(folder: Path) -> Path:
     return workspace.folder / "report" / "report.html"
 
 
-def disk_needed(workspace: Workspace) -> int:
-    """Estimate how many bytes a run writes at most."""
-    source = workspace.source
+def disk_needed(workspace: Workspace, params: dict[str, Any]) -> int:
+    """Estimate how many bytes a run writes at most.
+
+    Args:
+        workspace: Where it runs; the files of its source are counted.
+        params: Content of ``params.yaml``, checked.
+    """
+    from pointloom.render.cameras import LAYOUTS
+
+    source, prepare = workspace.source, params["prepare"]
     shapes = sum(len(files) for _, _, files in os.walk(source)) if source.is_dir() else 0
-    return BYTES_OF_MODELS + max(shapes, 1000) * BYTES_PER_SHAPE
+    if prepare["source"] == "synthetic":
+        shapes = prepare["num_objects"] + prepare["unlabelled_synthetic"]
+    per_shape = float(BYTES_PER_SHAPE)
+    for entry in params.get("render", {}).values():
+        per_shape += len(LAYOUTS[entry["layout"]]) * entry["size"] ** 2 * BYTES_PER_PIXEL
+    for entry in params.get("embed", {}).values():
+        per_shape += len(LAYOUTS[params["render"][entry["views"]]["layout"]]) * BYTES_PER_VIEW_FEATURE
+    return BYTES_OF_MODELS + round(max(shapes, 1000) * per_shape)
 
 
-def check_disk(workspace: Workspace) -> None:
+def check_disk(workspace: Workspace, params: dict[str, Any]) -> None:
     """Refuse to start when the disk is too small for what will be written.
 
     Raises:
@@ -74,7 +90,7 @@ def check_disk(workspace: Workspace) -> None:
     """
     if not workspace.source.is_dir():
         raise WorkspaceError(f"the raw shapes {workspace.source} are not there; restore them or edit workspace.yaml")
-    needed, free = disk_needed(workspace), shutil.disk_usage(workspace.folder).free
+    needed, free = disk_needed(workspace, params), shutil.disk_usage(workspace.folder).free
     if free < needed:
         raise WorkspaceError(
             f"{workspace.folder}: a run may write {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free; "
@@ -176,6 +192,7 @@ def _open_parent(workspace: Workspace, params: dict[str, Any]) -> Tracker | None
             "stage": "run",
             "mlflow.source.name": "pointloom run",
             "workspace": str(workspace.folder),
+            "pipeline": str(workspace.settings.get("pipeline", "pretrain")),
             "profile": str(workspace.settings.get("profile", "")),
             "source": str(workspace.settings["source"]),
         },

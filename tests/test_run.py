@@ -5,10 +5,13 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pointloom.errors import WorkspaceError
-from pointloom.run import check_disk, only_run, stage_records
-from pointloom.workspace import Workspace
+from pointloom.run import check_disk, disk_needed, only_run, stage_records
+from pointloom.workspace import Workspace, template
+
+SMOKE = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
 
 
 def test_second_run_at_the_same_time_is_refused_and_names_the_first(tmp_path: Path) -> None:
@@ -22,16 +25,28 @@ def test_second_run_at_the_same_time_is_refused_and_names_the_first(tmp_path: Pa
 def test_too_small_a_disk_is_noticed_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw").mkdir()
     workspace = Workspace(tmp_path, {"source": "raw"})
-    check_disk(workspace)
+    check_disk(workspace, SMOKE)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(WorkspaceError, match=r"may write 0\.9 GB, only 0\.0 GB are free"):
-        check_disk(workspace)
+    with pytest.raises(WorkspaceError, match=r"may write \d\.\d GB, only 0\.0 GB are free"):
+        check_disk(workspace, SMOKE)
+
+
+def test_views_and_features_need_disk_of_their_own(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, {"source": "raw"})
+    plain = yaml.safe_load(template("profiles/pretrain/demo.yaml"))
+    views = {"layout": "openshape12", "size": 224}
+    rendered = plain | {"render": {"views": views}, "embed": {}}
+    embedded = plain | {"render": {"views": views}, "embed": {"offline": {"views": "views"}}}
+    bigger = plain | {"render": {"views": views | {"size": 448}}, "embed": {}}
+    sizes = [disk_needed(workspace, params) for params in (plain, rendered, embedded)]
+    assert sizes == sorted(set(sizes))
+    assert disk_needed(workspace, bigger) - sizes[0] == 4 * (sizes[1] - sizes[0])
 
 
 def test_missing_raw_shapes_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="are not there"):
-        check_disk(Workspace(tmp_path, {"source": "/nowhere/at all"}))
+        check_disk(Workspace(tmp_path, {"source": "/nowhere/at all"}), SMOKE)
 
 
 def test_damaged_metrics_files_are_left_out_of_the_record(tmp_path: Path) -> None:
