@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pointloom._compat import ensure_torchvision
@@ -127,10 +128,15 @@ def load_blip2(weights: str, *, device: torch.device, precision: Precision) -> B
     dtype = DTYPES[precision] if device.type == "cuda" else torch.float32
     try:
         model, loading = transformers.Blip2ForConditionalGeneration.from_pretrained(
-            path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            path,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are an error below, with a name
+            output_loading_info=True,
         )
         processor = transformers.Blip2Processor.from_pretrained(path, local_files_only=True, backend="pil")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be loaded as BLIP-2: {error}") from error
     missing = sorted({*loading["missing_keys"], *(str(key[0]) for key in loading["mismatched_keys"])})
     if missing:

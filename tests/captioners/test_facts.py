@@ -17,8 +17,8 @@ def painted(*parts: tuple[tuple[int, int, int], int]) -> np.ndarray:
     [
         ((250, 10, 10), "red"), ((10, 120, 20), "green"), ((20, 40, 230), "blue"), ((10, 10, 12), "black"),
         ((250, 250, 250), "white"), ((120, 120, 120), "grey"), ((130, 80, 40), "brown"), ((255, 240, 20), "yellow"),
-        ((255, 150, 10), "orange"), ((255, 120, 190), "pink"), ((120, 20, 140), "purple"), ((60, 220, 210), "turquoise"),
-        ((230, 210, 170), "beige"),
+        ((255, 150, 10), "orange"), ((255, 120, 190), "pink"), ((120, 20, 140), "purple"),
+        ((60, 220, 210), "turquoise"), ((230, 210, 170), "beige"),
     ],
 )  # fmt: skip
 def test_colours_have_their_names(rgb: tuple[int, int, int], word: str) -> None:
