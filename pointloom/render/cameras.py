@@ -6,6 +6,7 @@ of radius 1 always fits.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float64
@@ -56,7 +57,7 @@ class Rig:
         """Distance of every camera from the origin, in radii."""
         return MARGIN / math.sin(math.radians(self.fov_degrees) / 2)
 
-    @property
+    @cached_property
     def cameras(self) -> tuple[Camera, ...]:
         """One camera per view."""
         extent = self.distance * math.tan(math.radians(self.fov_degrees) / 2)
@@ -71,7 +72,7 @@ class Rig:
         focal = self.size / 2 / math.tan(math.radians(self.fov_degrees) / 2)
         return np.array([[focal, 0, self.size / 2], [0, focal, self.size / 2], [0, 0, 1]])
 
-    @property
+    @cached_property
     def poses(self) -> Float64[np.ndarray, "v 4 4"]:
         """Camera to object frame, one per view; a camera looks along its -Z and +Y is up in the picture.
 

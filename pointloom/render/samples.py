@@ -5,6 +5,7 @@ surfaces is none; the grid of samples is laid so that this one is in the pixel's
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
@@ -52,7 +53,7 @@ class SampleGrid:
         scaled[:2, 2] += self.supersample // 2 + 0.5 - self.supersample / 2
         return scaled
 
-    @property
+    @cached_property
     def projections(self) -> Float64[np.ndarray, "v 4 4"]:
         """From the object frame to OpenGL's clip space, with the first row of the picture at the top."""
         K, side = self.intrinsics, self.side

@@ -10,6 +10,8 @@ from pointloom.render.points import Splat, splat_points
 from pointloom.render.samples import SampleGrid, Samples
 
 _COVERED_NEIGHBORS = 5  # of 8, so that holes are closed and the outline stays where it is
+_SPACING_NEIGHBOR = 4
+_MAX_RADIUS = 0.1  # of a disc, so that a handful of points does not fill the picture
 
 
 def draw_cloud(
@@ -30,8 +32,8 @@ def draw_cloud(
     Note:
         A disc is no part of the surface: depth is that of the disc's point, up to a disc's radius away.
     """
-    num = len(np.unique(coord, axis=0))
-    radius = max(1.0, float(round(grid.side * 0.006 * (10_000 / num) ** 0.5)))
+    front = grid.rig.distance - 0.5  # where most visible points are
+    radius = max(1.0, disc_radius(coord) * grid.intrinsics[0, 0] / front)
     for camera, pose in zip(grid.rig.cameras, grid.rig.poses, strict=True):
         toward = pose[:3, 3].astype(np.float32) - coord
         cosine = np.abs(np.einsum("nc,nc->n", normal, toward)) / np.linalg.norm(toward, axis=1)
@@ -40,6 +42,21 @@ def draw_cloud(
         yield Samples(
             rgb=splat.rgb, depth=grid.centers(np.where(np.isfinite(splat.depth), splat.depth, 0).astype(np.float32))
         )
+
+
+def disc_radius(coord: Float32[np.ndarray, "n 3"]) -> float:
+    """Return the radius of discs that close a surface: the usual distance from a point to its fourth neighbour.
+
+    Around points that were drawn at random from a surface, less than 2 % of it stays uncovered (e to the power -4).
+    """
+    from scipy.spatial import cKDTree
+
+    different = np.unique(coord, axis=0)
+    nearest = min(_SPACING_NEIGHBOR, len(different) - 1)
+    if nearest < 1:
+        return _MAX_RADIUS
+    distance, _ = cKDTree(different).query(different, k=[nearest + 1])  # the first neighbour is the point itself
+    return min(float(np.median(distance)), _MAX_RADIUS)
 
 
 def fill_holes(splat: Splat) -> Splat:

@@ -4,7 +4,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import trimesh
-from render_scenes import BLUE, GREEN, RED, YELLOW, ball, boxes, draw, facing, grid, letter_f, mesh, open_renderer, surface
+from render_scenes import (
+    BLUE,
+    GREEN,
+    RED,
+    YELLOW,
+    ball,
+    boxes,
+    draw,
+    facing,
+    grid,
+    letter_f,
+    mesh,
+    open_renderer,
+    surface,
+)
 
 from pointloom.data.materials import Material
 from pointloom.data.surfaces import Surface
