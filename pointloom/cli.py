@@ -39,7 +39,7 @@ class SectionedGroup(click.Group):
     sections: Sequence[tuple[str, Sequence[str]]] = (
         ("Workspaces", ("init", "run", "ui", "doctor")),
         ("Stages, in the order of the pipeline", tuple(STAGES)),
-        ("Using an encoder", ("encode",)),
+        ("Using an encoder", ("encode", "search")),
     )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -206,6 +206,51 @@ def encode(files: tuple[Path, ...], encoder: str, output: Path, up: str | None) 
 
     shape = encode_files(files, encoder=encoder, output=output, up=up)
     click.echo(f"{output}: feature {shape[0]} x {shape[1]}")
+
+
+@cli.command()
+@click.argument("query", required=False)
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="Mesh or point cloud whose like to find, instead of words."
+)
+@click.option(
+    "--in", "workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder; default: here."
+)
+@click.option("--index", help="Entry of the align section; needed where there are several.")
+@click.option("--split", type=click.Choice(["all", "train", "test"]), default="all", show_default=True)
+@click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Number of shapes.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Folder of the page; default: search/ in the workspace."
+)
+@click.option("--json", "as_data", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--up", type=click.Choice(["x", "y", "z"]), help="Up axis of the file; default by file type.")
+def search(
+    *,
+    query: str | None,
+    like: Path | None,
+    workspace: Path,
+    index: str | None,
+    split: str,
+    top: int,
+    output: Path | None,
+    as_data: bool,
+    up: str | None,
+) -> None:
+    """Find shapes by words, or by a shape: pointloom search "a round table" --in FOLDER.
+
+    Ranks a workspace's objects by their cosine to QUERY in the space of an aligned encoder, prints them, and writes a
+    page with pictures (search.html) and the same list as search.json.
+    """
+    from pointloom.report.hits import as_json, as_table
+    from pointloom.shape_search import default_folder, find, open_gallery, write_page
+
+    gallery = open_gallery(workspace, index)
+    found = find(gallery, query, like=like, split=split, top=top, up=up)
+    page = write_page(gallery, found, output or default_folder(gallery, found))
+    if found.unknown:
+        click.echo(f"The text teacher does not know {', '.join(found.unknown)}: ranked by the other words.", err=True)
+    click.echo(as_json(found) if as_data else as_table(found), nl=not as_data)
+    click.echo(f"Page: {page}", err=as_data)
 
 
 def main() -> NoReturn:

@@ -25,7 +25,10 @@ DVC_CONFIG = """[core]
 [cache]
     type = "hardlink,reflink,symlink,copy"
 """
-IGNORED = ("/data/", "/models/", "/results/", "/report/", "/reports/", "/state/", "/mlflow.db*", "/mlartifacts/")
+IGNORED = (
+    *("/data/", "/models/", "/results/", "/report/", "/reports/", "/search/", "/state/"),
+    *("/mlflow.db*", "/mlartifacts/"),
+)
 RAW_README = """# Raw shapes
 
 This workspace makes its shapes itself (`prepare.source: synthetic` in params.yaml), so this folder stays empty.

@@ -97,7 +97,7 @@ class ShapeIndex:
     def blocks(
         self, rows: int | None = None, *, name: Literal["embedding", "feature"] = "embedding"
     ) -> Iterator[Float32[np.ndarray, "r d"]]:
-        """Yield the embeddings or the encoder's features, at most ``rows`` (65,536) at a time, in the order of ``uids``.
+        """Yield embeddings or encoder features, at most ``rows`` (65,536) at a time, in the order of ``uids``.
 
         Raises:
             DataError: The file is damaged or has another number of rows.

@@ -150,7 +150,7 @@ def save_heads(folder: Path, align: Align, *, text_teacher: str, encoder_sha256:
         text_teacher=text_teacher,
         text_dim=heads.text.out_features,
         image_dims=heads.image_dims,
-        scales=dict(zip(names, (float(scale) for scale in align.scales()), strict=True)),
+        scales=dict(zip(names, (float(scale.detach()) for scale in align.scales()), strict=True)),
         encoder_sha256=encoder_sha256,
         features_digest=features_digest,
     )

@@ -75,6 +75,22 @@ def as_json(found: Found) -> str:
     return json.dumps({"format": 1, **content, "hits": [asdict(hit) for hit in found.hits]}, indent=1) + "\n"
 
 
+def as_table(found: Found) -> str:
+    """Return the hits as lines for a terminal: rank, cosine, class or name, source file and best caption."""
+    rows = [
+        (str(hit.rank), f"{hit.score:.3f}", hit.category or hit.name, hit.path, hit.captions[0] if hit.captions else "")
+        for hit in found.hits
+    ]
+    head = ("", "cosine", "class", "file", "caption")
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column < 2 else cell.ljust(width) for column, (cell, width) in enumerate(pairs)
+        ).rstrip()
+        for pairs in (list(zip(row, widths, strict=True)) for row in (head, *rows))
+    )
+
+
 def write_hits(found: Found, folder: Path, pictures: Pictures) -> Path:
     """Write ``search.html`` with its pictures inside and ``search.json``; return the page.
 

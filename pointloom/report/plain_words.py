@@ -53,6 +53,6 @@ def teacher_sentences(families: Families, classification: list[Row]) -> list[str
     switches = {found.info.category for found in families.features.values()}
     sentences += [CATEGORY] if True in switches else []
     sentences += [NO_CATEGORY] if switches == {False} else []
-    sentences += [SEEN] if "seen" in sets else []
+    sentences += [SEEN] if "seen" in sets and True in switches else []
     sentences += [HELD_OUT_BAG] if bag and "held_out" in sets else []
     return sentences + ([NUMBERS] if embedded else [])

@@ -12,8 +12,8 @@ from pointloom.report.statistics import paired_difference, spread
 TITLES = {
     "seen": "text classification of seen classes",
     "held_out": "held-out classes (names in no training caption)",
-    "all": "text classification of all classes",
 }
+UNNAMED = "trained classes whose names are in no training caption (captions without category words)"
 CLASSIFICATION = ("top1", "top3", "top5", "macc")
 RECALL = ("recall@1", "recall@5", "recall@10", "median_rank")
 
@@ -29,8 +29,10 @@ def text_classification_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettin
             if not runs:
                 continue
             number = int(runs[0]["num_classes"])
-            row = _header(result) | {"classes": classes, "title": TITLES[classes], "num_classes": number}
-            row |= {"num_test": int(runs[0]["num_test"]), "seeds": len(runs)}
+            unnamed = classes == "seen" and result.protocol.get("category_words") is False
+            row = _header(result) | {"classes": classes, "title": UNNAMED if unnamed else TITLES[classes]}
+            row |= {"held_out": list(result.protocol.get("held_out", [])) if classes == "held_out" else []}
+            row |= {"num_classes": number, "num_test": int(runs[0]["num_test"]), "seeds": len(runs)}
             row |= {key: _spread(runs, key) for key in CLASSIFICATION}
             for top in (1, 5):
                 chance = min(1.0, top / number)
@@ -96,8 +98,8 @@ def _interval(
     verdict = {"better": "above chance", "worse": "below chance"}.get(above.verdict, "no proven difference to chance")
     return {
         "mean": 100 * chance + above.mean,
-        "low": 100 * chance + above.low,
-        "high": 100 * chance + above.high,
+        "low": max(100 * chance + above.low, 0.0),
+        "high": min(100 * chance + above.high, 100.0),
         "objects": above.objects,
         "groups": above.groups,
         "verdict": verdict,

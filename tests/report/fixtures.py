@@ -10,7 +10,8 @@ import numpy as np
 from pointloom.data.shards import Failure, ObjectPoints, ObjectRecord, write_store
 
 CLASSES = ("chair", "lamp", "mug", "sofa", "table", "vase")
-SKILLS = {"pointnet": 0.55, "scratch": 0.60, "scratch_long": 0.66, "mae": 0.68}
+SKILLS = {"pointnet": 0.55, "scratch": 0.60, "scratch_long": 0.66, "mae": 0.68, "align": 0.74, "distill": 0.78}
+MAIN_JOB = ("pointnet", "scratch", "scratch_long", "mae")
 BUILDERS = {"pointnet": "pointnet"}
 EPOCHS = {"scratch_long": 90}
 
@@ -88,10 +89,15 @@ def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
         writer.writerows(rows)
 
 
+def labels_of(method: str) -> str:
+    return "captions" if method in {"align", "distill"} else "none"
+
+
 def write_encoder(models: Path, dataset: Path, name: str, *, method: str, builder: str, num_points: int) -> None:
     """Write ``encoder.json`` and, for a trained method, its curve and reconstructions."""
     index = _index(dataset)
-    card = {"format": 1, "builder": builder, "builder_args": {}, "method": method, "labels": "none", "up_axis": "z"}
+    card = {"format": 1, "builder": builder, "builder_args": {}, "method": method, "labels": labels_of(method)}
+    card["up_axis"] = "z"
     card |= {"data_digest": str(index["digest"]), "params": {"method": method}, "versions": {"torch": "2.13.0"}}
     card |= {"git": {"revision": "0123456789abcdef", "dirty": False}, "weights_sha256": f"sha-{name}"}
     _write_json(models / name / "encoder.json", card | {"num_parameters": 2_790_000, "parent_sha256": None})
@@ -101,6 +107,8 @@ def write_encoder(models: Path, dataset: Path, name: str, *, method: str, builde
         models / name / "curves.csv",
         [{"epoch": e, "loss": 5 + 90 * 0.9**e, "lr": 0.001, "cpu_s": 2.8} for e in range(40)],
     )
+    if method != "mae":
+        return
     from pointloom.data.shards import ObjectStore
 
     store = ObjectStore(dataset)
@@ -150,7 +158,7 @@ def write_finetune(
             ]
     folder = results / "finetune" / name
     card = {"format": 1, "stage": "finetune", "name": name, "task": "classification", "runs": runs}
-    card["encoder"] = {"builder": builder, "method": method, "labels": "none", "sha256": f"sha-{name}"} | {
+    card["encoder"] = {"builder": builder, "method": method, "labels": labels_of(method), "sha256": f"sha-{name}"} | {
         "num_parameters": 2_790_000
     }
     card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": classes}
@@ -176,7 +184,7 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
     test, rng = index["split"] == "test", np.random.default_rng(3)
     uid, label = index["uid"][test], index["label"][test]
     runs, predictions, protocols = [], [], []
-    skill = 0.56 if method != "untrained" else 0.44
+    skill = {"untrained": 0.44, "align": 0.66, "distill": 0.70}.get(method, 0.56)
     luck = np.random.default_rng(8).uniform(size=len(uid))
     for protocol in ("svm", "linear", "few_shot_5w10s") if labelled else ():
         for seed in range(seeds):
@@ -191,7 +199,12 @@ def write_probe(results: Path, dataset: Path, name: str, *, method: str, seeds: 
                 protocols.append((protocol, seed))
     folder = results / "probe" / name
     card = {"format": 1, "stage": "probe", "name": name, "runs": runs, "protocol": {"seed_covers": "point draw"}}
-    card["encoder"] = {"builder": "point_mae_tiny", "method": method, "labels": "none", "sha256": f"sha-{name}"}
+    card["encoder"] = {
+        "builder": "point_mae_tiny",
+        "method": method,
+        "labels": labels_of(method),
+        "sha256": f"sha-{name}",
+    }
     card["data"] = {"digest": str(index["digest"]), "num_train": 24, "num_test": len(uid), "classes": classes}
     _write_json(folder / "result.json", card)
     if labelled:
@@ -253,7 +266,7 @@ def write_workspace(
     paths |= {"results": root / "results", "runs": root / "reports"}
     dataset = paths["dataset"]
     write_dataset(dataset, train=train, test=test, num_points=num_points, labelled=labelled, failures=failures)
-    for name in SKILLS:
+    for name in MAIN_JOB:
         method, builder = ("mae" if name == "mae" else "untrained"), BUILDERS.get(name, "point_mae_tiny")
         write_encoder(paths["models"], dataset, name, method=method, builder=builder, num_points=min(256, num_points))
         if labelled:
