@@ -75,9 +75,9 @@ def disk_needed(workspace: Workspace, params: dict[str, Any]) -> int:
     if prepare["source"] == "synthetic":
         shapes = prepare["num_objects"] + prepare["unlabelled_synthetic"]
     per_shape = float(BYTES_PER_SHAPE)
-    for entry in params.get("render", {}).values():
+    for entry in params["render"].values():
         per_shape += len(LAYOUTS[entry["layout"]]) * entry["size"] ** 2 * BYTES_PER_PIXEL
-    for entry in params.get("embed", {}).values():
+    for entry in params["embed"].values():
         per_shape += len(LAYOUTS[params["render"][entry["views"]]["layout"]]) * BYTES_PER_VIEW_FEATURE
     return BYTES_OF_MODELS + round(max(shapes, 1000) * per_shape)
 

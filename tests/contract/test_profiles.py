@@ -47,6 +47,18 @@ def test_every_encoder_that_is_compared_has_a_supervised_and_an_untrained_row(pr
     assert {"random"} | trained <= set(params["probe"])
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_both_pipelines_do_has_the_same_values(profile: str) -> None:
+    points, views = (yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml")) for pipeline in PIPELINES)
+    assert views["prepare"] == points["prepare"]
+    for stage in ("pretrain", "finetune", "probe"):
+        for entry in set(points[stage]) - {"scratch_long"}:  # the control has the compute of what it stands beside
+            ours, theirs = dict(views[stage][entry]), dict(points[stage][entry])
+            shares, more_shares = ours.pop("label_epochs", {}), theirs.pop("label_epochs", {})
+            assert ours == theirs, f"{stage}.{entry}"
+            assert shares.items() <= more_shares.items(), f"{stage}.{entry}"
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_published_values_name_their_source(pipeline: str) -> None:
     """In ``paper``, numbers of training stages carry a comment on their line or stand in a block that has one."""

@@ -42,7 +42,7 @@ def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
         (lambda p: p["probe"]["align"].update(encoder="algin"), "or 'align' or 'distill' .*did you mean 'align'"),
         (lambda p: p["caption"]["offline"].update(views="al"), "section 'caption.offline': views 'al' is no entry of"),
         (lambda p: p["embed"]["offline"].update(views="vews"), "'vews' is no entry of 'render'.*did you mean 'views'"),
-        (lambda p: p["embed"]["offline"].update(captions="x"), "captions 'x' is no entry of 'caption' .offline, "),
+        (lambda p: p["embed"]["offline"].update(captions="x"), "captions 'x' is no entry of 'caption' .offline"),
         (lambda p: p["align"]["align"].update(features="ofline"), "'embed'.*did you mean 'offline'"),
         (lambda p: p["distill"]["distill"].update(teacher="mae"), "teacher 'mae' is no entry of 'align'"),
         (lambda p: p.update(embed={}), "section 'align.align': features 'offline' is no entry of 'embed' .none"),
