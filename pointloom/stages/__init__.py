@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pointloom.stages.align import align
 from pointloom.stages.caption import caption
 from pointloom.stages.distill import distill
+from pointloom.stages.embed import embed
 from pointloom.stages.finetune import finetune
 from pointloom.stages.prepare import prepare
 from pointloom.stages.pretrain import pretrain
@@ -16,6 +17,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "prepare": prepare,
     "render": render,
     "caption": caption,
+    "embed": embed,
     "pretrain": pretrain,
     "align": align,
     "distill": distill,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from pointloom.errors import ParamsError
 from pointloom.stages.params import StageParams
-from pointloom.stages.signature import nested_model
+from pointloom.stages.signature import nested_models
 
 Models = tuple[type[StageParams], ...]
 
@@ -121,13 +121,12 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
 
 
 def _known_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    models = [model]
     for key in path:
-        field = model.model_fields.get(key)
-        inner = nested_model(field.annotation) if field else None
-        if inner is None:
-            continue  # an index of a list, a key of a map or the tag of a union
-        model = inner
-    return list(model.model_fields)
+        inner = [n for m in models if key in m.model_fields for n in nested_models(m.model_fields[key].annotation)]
+        tagged = [m for m in models if any(key in get_args(field.annotation) for field in m.model_fields.values())]
+        models = inner or tagged or models  # neither: an index of a list or a key of a map
+    return list(dict.fromkeys(name for m in models for name in m.model_fields))
 
 
 def did_you_mean(key: str, known: list[str]) -> str:

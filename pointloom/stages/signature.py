@@ -85,13 +85,16 @@ def _variants(annotation: Any) -> tuple[Any, ...]:
 
 
 def describe_params(model: type[BaseModel], prefix: str = "") -> list[ParamDoc]:
-    """List all parameters of a model, nested ones with dotted names."""
+    """List all parameters of a model, nested ones with dotted names; those of a union's variants side by side."""
     docs = attribute_docs(model)
-    found = []
+    found: list[ParamDoc] = []
     for name, field in model.model_fields.items():
-        nested = nested_model(field.annotation)
-        if nested is not None:
-            found.extend(describe_params(nested, f"{prefix}{name}."))
+        nested = nested_models(field.annotation)
+        if nested:
+            by_name: dict[str, ParamDoc] = {}
+            for item in (item for inner in nested for item in describe_params(inner, f"{prefix}{name}.")):
+                by_name.setdefault(item.name, item)
+            found.extend(by_name.values())
             continue
         found.append(
             ParamDoc(
@@ -101,15 +104,11 @@ def describe_params(model: type[BaseModel], prefix: str = "") -> list[ParamDoc]:
     return found
 
 
-def nested_model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model inside an annotation such as ``OptimParams | None``, None when there is none."""
+def nested_models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models inside an annotation such as ``OptimParams | None``; a union may have several."""
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in get_args(annotation):
-        found = nested_model(inner)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in nested_models(inner)]
 
 
 def attribute_docs(model: type[BaseModel]) -> dict[str, str]:

@@ -60,7 +60,7 @@ class Clip:
         self._size = int(size[0] if isinstance(size, tuple) else size)
         self._mean, self._std = tuple(model.visual.image_mean), tuple(model.visual.image_std)
         self.name = f"{name} ({weights_sha256[:12]})"
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "library": "open_clip",
             "weights_sha256": weights_sha256,
             "architecture": dict(architecture),

@@ -48,7 +48,7 @@ class Dino:
         self._batch_size = batch_size
         self.dim = int(model.config.hidden_size)
         self.name = f"{name} ({weights_sha256[:12]})"
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "library": "transformers",
             "weights_sha256": weights_sha256,
             "architecture": {key: getattr(model.config, key) for key in ("model_type", "num_attention_heads")},
