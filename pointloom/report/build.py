@@ -8,6 +8,7 @@ from typing import Any
 from pointloom.report import charts, classes, gallery, lineage, notes, retrieval, sentences, summary
 from pointloom.report.album import Album
 from pointloom.report.embedding import embed
+from pointloom.report.findings import multimodal_headline
 from pointloom.report.inputs import ReportInputs
 from pointloom.report.multimodal import multimodal_content
 from pointloom.report.outcomes import BootstrapSettings
@@ -67,6 +68,8 @@ def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -
         seed=settings.seed,
         bootstrap=settings.bootstrap,
     )
+    if content["multimodal"]:
+        content["headline"] = multimodal_headline(content)
     content["notes"] = notes.reading_notes(content)
     content["problems"] = inputs.problems
     viewer = viewer_entries(inputs, count=settings.viewer_objects, seed=settings.seed, detail=settings.detail)

@@ -30,6 +30,10 @@ NO_CONTROL = (
     "At equal fine-tuning epochs a pre-trained encoder has had more compute. No row here was trained from scratch for "
     "as long as pre-training plus fine-tuning, so a gain may be a gain of compute."
 )
+DATA_COST = (
+    "Views, captions and teacher features are made once for all encoders and are not in the CPU time of a row; what "
+    "they took is in the table of stages."
+)
 CONTROL_SHARE = 0.9
 
 
@@ -55,6 +59,8 @@ def reading_notes(content: Row) -> list[str]:
     if content["comparisons"]:
         shares = [row["control_compute"] or 0 for row in content["comparisons"] if row["same_architecture"]]
         notes.append(EQUAL_COMPUTE if max(shares, default=0) >= CONTROL_SHARE else NO_CONTROL)
+    if content["multimodal"]:
+        notes.append(DATA_COST)
     for table, word in (("finetune", "Fine-tuning"), ("probe", "Probes")):
         for covers in sorted({str(row["seed_covers"]) for row in content[table] if row["seed_covers"]}):
             notes.append(f"{word}: a seed covers {covers}. Each encoder was pre-trained once.")

@@ -74,6 +74,7 @@ def step_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> list[Row
                 if keys:
                     row = {"table": table, "name": result.name, "labels": result.encoder.get("labels", "none")}
                     row |= {"other": other.name, "other_labels": other.encoder.get("labels", "none")}
+                    row["nearest"] = _step(other) == max(_step(one) for one in trained if _step(one) < _step(result))
                     rows.append(row | _differences(inputs, result, other, max(keys), bootstrap))
     return rows
 

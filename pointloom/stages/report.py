@@ -104,4 +104,8 @@ def headline_metrics(content: dict[str, Any]) -> dict[str, float]:
                 values[f"{prefix}/{key}"] = row[key]["mean"]
         if row["difference"] is not None:
             values |= {f"{prefix}/gain": row["difference"]["mean"], f"{prefix}/gain_low": row["difference"]["low"]}
+    for row in (content["multimodal"] or {}).get("classification", []):
+        for key in ("top1", "top5"):
+            if row[key] is not None:
+                values[f"align/{row['name']}/{row['classes']}/{key}"] = row[key]["mean"]
     return values

@@ -184,7 +184,7 @@ def write_aligned(results: Path, store: ObjectStore, name: str, *, features_dige
         split=store.splits,
         label=store.labels,
         embedding=embedding / np.linalg.norm(embedding, axis=1, keepdims=True),
-        feature=rng.normal(size=(len(store), 6)).astype(np.float32) + store.labels[:, None],
+        feature=(rng.normal(size=(len(store), 6)) + store.labels[:, None]).astype(np.float32),
     )
 
 
