@@ -86,7 +86,7 @@ class Align(nn.Module):
         text_dim: Width of the text teacher's vectors.
         image_dims: Image teacher -> width of its vectors.
         per_teacher_temperature: One learned temperature per teacher instead of one for all.
-        multi_positive: Clouds with the same sentence all count as right in the text term.
+        multi_positive: In the text term, any cloud with the same sentence is a right answer.
     """
 
     def __init__(
@@ -178,7 +178,8 @@ def load_heads(folder: Path) -> tuple[Heads, HeadsCard]:
         heads = Heads(card.global_dim, text_dim=card.text_dim, image_dims=card.image_dims)
         heads.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{folder}: the projections are damaged ({error}); run `pointloom align` again"
+            f"{folder}: the projections are damaged ({reason}); run `pointloom align` again"
         ) from error
     return heads.eval(), card

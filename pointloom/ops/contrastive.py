@@ -26,25 +26,32 @@ def contrastive_loss(
         target: Unit vectors of the teacher, without gradient.
         scale: Inverse temperature, the factor of the cosines.
         present: Which rows have a target.
-        identity: Rows with equal numbers have the same target, and all of them count as right (soft targets, equal
-            shares); None counts the row's own target only.
+        identity: Rows with equal numbers have the same target, and any of them is a right answer; None counts the
+            row's own target only.
+
+    Note:
+        Several right answers are the logarithm of their summed probability. Soft targets, equal shares of all right
+        answers, would be no option at all: for targets that are the same vector they have the value and the gradient
+        of the plain loss.
     """
     first = first_own_row(len(query))
     everyone = gather_values(present)
     numbers = torch.arange(len(everyone), device=query.device) if identity is None else gather_values(identity)
     own = numbers[first : first + len(query)]
     positive = (own.unsqueeze(1) == numbers) & everyone
-    share = positive.float() / positive.sum(1, keepdim=True).clamp_min(1)
-    weight = present.float()
-    total = sum_over_processes(weight.sum()).clamp_min(1) / num_processes()
+    total = sum_over_processes(present.float().sum()).clamp_min(1) / num_processes()
     with torch.autocast(query.device.type, enabled=False):
         query, target = query.float(), target.float()
         to_target = scale * query @ gather_values(target).T
         to_query = scale * target @ gather_rows(query).T
-        loss = sum(-(share * _log_softmax(each, everyone)).sum(1) for each in (to_target, to_query))
-        return 0.5 * (loss * weight).sum() / total
+        loss = _surprise(to_target, positive, everyone) + _surprise(to_query, positive, everyone)
+        return 0.5 * loss.masked_fill(~present, 0.0).sum() / total
 
 
-def _log_softmax(logits: Float[Tensor, "b a"], present: Bool[Tensor, " a"]) -> Float[Tensor, "b a"]:
-    """Return log-probabilities over the present columns; a finite stand-in for -inf keeps gradients finite."""
-    return logits.masked_fill(~present, torch.finfo(logits.dtype).min).log_softmax(-1).masked_fill(~present, 0.0)
+def _surprise(
+    logits: Float[Tensor, "b a"], positive: Bool[Tensor, "b a"], present: Bool[Tensor, " a"]
+) -> Float[Tensor, " b"]:
+    """Return minus the log-probability of the right columns; a finite stand-in for -inf keeps gradients finite."""
+    lowest = torch.finfo(logits.dtype).min
+    everything = logits.masked_fill(~present, lowest).logsumexp(1)
+    return everything - logits.masked_fill(~positive, lowest).logsumexp(1)

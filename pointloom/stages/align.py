@@ -50,7 +50,7 @@ class AlignParams(StageParams):
         description="classes whose objects, and all captions with a word of their names, take no part; a number draws "
         "as many with the seed, half of all at most"
     )
-    multi_positive: bool = Field(description="objects with the same sentence all count as right")
+    multi_positive: bool = Field(description="any object with the same sentence is a right answer")
     per_teacher_temperature: bool = Field(description="a learned temperature per teacher instead of one for all")
     splits: list[Literal["train", "pretrain"]] = Field(
         min_length=1, description="train: the training objects; pretrain: unlabelled extras"
