@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -86,7 +87,7 @@ class Descriptor:
             found.append(torch.cat(parts, dim=1).cpu().numpy())
         return np.concatenate(found)
 
-    def fit(self, blocks: Iterable[Float32[np.ndarray, "n r"]]) -> None:
+    def fit(self, blocks: Iterable[NDArray[np.float32]]) -> None:
         """Learn the projection from descriptors of training views: principal components, softly whitened.
 
         First every part (one size of the cells, colours...) is scaled to the same total variance. Then a component of
@@ -94,7 +95,7 @@ class Descriptor:
         rule every comparison, 1 makes all of them equal, noise too.
 
         Args:
-            blocks: Descriptors of training views; passed once, so that any number of them fits into memory.
+            blocks: (n, R) descriptors of training views; passed once, so that any number of them fits into memory.
 
         Raises:
             DataError: There are no training views.
@@ -111,9 +112,7 @@ class Descriptor:
         covariance = products / count - mean.outer(mean)
         strength = [float(part.sum()) for part in covariance.diagonal().split(widths)]
         balance = torch.cat([mean.new_full((w,), max(s, TINY) ** -0.5) for w, s in zip(widths, strength, strict=True)])
-        variance, direction = torch.linalg.eigh(balance[:, None] * covariance * balance)
-        variance, direction = variance.flip(0)[: self.dim], direction.flip(1)[:, : self.dim]
-        direction = direction * direction.gather(0, direction.abs().argmax(0, keepdim=True)).sign()
+        variance, direction = _largest(balance[:, None] * covariance * balance, self.dim)
         scale = variance.clamp(min=float(variance[0]) * FLOOR + TINY) ** (-self._whitening / 2)
         self._mean, self._projection = mean.float(), (balance[:, None] * direction * scale).float()
 
@@ -129,3 +128,13 @@ class Descriptor:
 
     def _parts(self, views: Tensor) -> list[Tensor]:
         return shape_parts(views) if self._kind == "shape" else look_parts(views.permute(0, 3, 1, 2) / 255)
+
+
+def _largest(matrix: Float[Tensor, "r r"], num: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "r k"]]:
+    """Return the largest eigenvalues and their directions; the largest entry of a direction is positive."""
+    from scipy.linalg import eigh
+
+    size = len(matrix)
+    value, direction = eigh(matrix.numpy(), subset_by_index=(max(0, size - num), size - 1))
+    flipped = np.sign(np.take_along_axis(direction, np.abs(direction).argmax(axis=0)[None], axis=0))
+    return torch.from_numpy(value[::-1].copy()), torch.from_numpy((direction * flipped)[:, ::-1].copy())
