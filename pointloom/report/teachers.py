@@ -1,6 +1,6 @@
 """Teachers and students: how well an encoder's neighbourhoods agree with those of the teachers, on test objects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -75,21 +75,16 @@ def _agreement(first: Space, second: Space) -> Row | None:
 def _students(inputs: ReportInputs) -> list[tuple[ResultRecord, Space]]:
     """Return the frozen features of all probed encoders, and of aligned encoders that were not probed."""
     row_of = {uid: row for row, uid in enumerate(inputs.store.uids.tolist())}
-    found = []
-    for result in in_order(inputs.probe):
-        if gallery := load_gallery(result, limit=len(row_of), seed=0):
-            found.append((result, _as_space(gallery, row_of)))
-    probed = {result.encoder.get("sha256") for result, _ in found}
-    for name, result in inputs.align.items():
-        if name in inputs.families.indices and result.encoder.get("sha256") not in probed:
-            index = inputs.families.indices[name]
-            rows = np.arange(len(index))
-            arrays = {"uid": index.uids, "split": index.splits, "label": index.labels}
-            arrays["feature"] = index.rows(rows, name="feature")
-            record = ResultRecord(name=name, card=result.card, features=arrays)
-            if gallery := load_gallery(record, limit=len(rows), seed=0):
-                found.append((record, _as_space(gallery, row_of)))
-    return found
+    results = dict(inputs.probe)
+    probed = {result.encoder.get("sha256") for result in results.values()}
+    for name, index in inputs.families.indices.items():
+        result = inputs.align.get(name)
+        if result and result.encoder.get("sha256") not in probed:
+            feature = index.rows(np.arange(len(index)), name="feature")
+            arrays = {"uid": index.uids, "split": index.splits, "label": index.labels, "feature": feature}
+            results[f"align {name}"] = replace(result, features=arrays)
+    galleries = [(result, load_gallery(result, limit=len(row_of), seed=0)) for result in in_order(results)]
+    return [(result, _as_space(gallery, row_of)) for result, gallery in galleries if gallery]
 
 
 def _as_space(gallery: Gallery, row_of: dict[str, int]) -> Space:

@@ -27,7 +27,7 @@ class TextQuery:
         kind: ``class`` for a class name with its prompts averaged, ``caption`` for the caption of a test object.
         text: The words.
         vector: (D,) unit vector of the text teacher.
-        right: (T,) which of the searched objects are right: those of the class, or the one described.
+        right: (T,) which of the searched objects are right: those of the class, or with the same best caption.
     """
 
     kind: str
@@ -75,17 +75,15 @@ def _class_queries(
 def _caption_queries(
     index: ShapeIndex, features: FeatureStore, rows: NDArray[np.int64], *, count: int, seed: int
 ) -> list[TextQuery]:
-    described = np.array(
-        [at for at, uid in enumerate(index.uids[rows].tolist()) if features.texts(uid)], dtype=np.int64
-    )
+    teacher, uids = index.info.text_teacher, index.uids[rows]
+    own = np.array([features.row_of[uid] for uid in uids.tolist()], dtype=np.int64)
+    sentence = features.text(teacher).text_id[own, 0]
+    described = np.flatnonzero(sentence >= 0)
     chosen = described[varied_choice(index.labels[rows][described], count=count, seed=seed)]
-    uids = index.uids[rows][chosen].tolist()
-    own = np.array([features.row_of[uid] for uid in uids], dtype=np.int64)
-    vectors, present = features.read_text(index.info.text_teacher, own, np.zeros_like(own))
+    vectors, _ = features.read_text(teacher, own[chosen], np.zeros_like(chosen))
     return [
-        TextQuery("caption", features.texts(uid)[0], vector, np.arange(len(rows)) == at)
-        for uid, at, vector, ok in zip(uids, chosen.tolist(), vectors, present.tolist(), strict=True)
-        if ok
+        TextQuery("caption", features.texts(uid)[0], vector, sentence == sentence[at])
+        for uid, at, vector in zip(uids[chosen].tolist(), chosen.tolist(), vectors, strict=True)
     ]
 
 
