@@ -13,7 +13,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from pointloom._version import __version__
-from pointloom.errors import ParamsError, WorkspaceError
+from pointloom.errors import ParamsError, PointloomError, WorkspaceError
+from pointloom.render.egl import EGL_HINT
 from pointloom.run import HEAP_SETTINGS, disk_needed
 from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
@@ -21,7 +22,11 @@ from pointloom.ui import choose_port
 from pointloom.workspace import open_workspace
 
 CORE = ("torch", "numpy", "numba", "h5py", "trimesh", "scikit-learn", "mlflow-skinny", "pydantic")
-EXTRAS = {"workspace": ("dvc", "mlflow"), "dev": ("pytest", "ruff", "mypy")}
+EXTRAS = {
+    "workspace": ("dvc", "mlflow"),
+    "multimodal": ("moderngl", "embreex", "open-clip-torch", "torchvision", "transformers"),
+    "dev": ("pytest", "ruff", "mypy"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ def examine(folder: Path) -> Iterator[Check]:
     yield from _extras()
     yield _git()
     yield _gpu()
+    yield _renderer()
     yield _cores()
     yield _allocator()
     yield _shared_memory()
@@ -100,6 +106,19 @@ def _gpu() -> Check:
         return Check("ok", "GPU", f"{', '.join(names)} (CUDA {torch.version.cuda})")
     build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
     return Check("info", "GPU", f"none usable ({build}); everything runs on the CPU")
+
+
+def _renderer() -> Check:
+    name = "renderer"
+    try:
+        from pointloom.render.backend import choose_renderer
+
+        chosen = choose_renderer("auto", require_gpu=False)
+    except (PointloomError, ImportError) as error:
+        return Check("info", name, f"`pointloom render` cannot draw meshes: {error}")
+    if chosen.name == "egl":
+        return Check("ok", name, f"EGL on {chosen.device}")
+    return Check("info", name, f"no EGL, the slower ray caster draws ({chosen.device}); to get EGL: {EGL_HINT}")
 
 
 def _cores() -> Check:

@@ -1,7 +1,7 @@
 """Which renderer draws meshes: OpenGL on EGL, or rays where there is no EGL."""
 
-import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from pointloom.data.workers import map_in_workers
@@ -11,8 +11,6 @@ from pointloom.render.egl import SOFTWARE, EglRenderer
 from pointloom.render.mesh import Mesh
 from pointloom.render.raycast import RaycastRenderer
 from pointloom.render.samples import SampleGrid, Samples
-
-logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -34,15 +32,27 @@ RENDERERS: dict[str, type[EglRenderer] | type[RaycastRenderer]] = {"egl": EglRen
 """Name -> renderer, the preferred one first."""
 
 
-def choose_renderer(wanted: str, *, require_gpu: bool) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Choice:
+    """A renderer that works.
+
+    Attributes:
+        name: In ``RENDERERS``.
+        device: What it draws with.
+        problem: Why no better one was taken, empty if this is the best.
+    """
+
+    name: str
+    device: str
+    problem: str
+
+
+def choose_renderer(wanted: str, *, require_gpu: bool) -> Choice:
     """Try renderers in a process of their own, because a broken driver may end it, and take the first that works.
 
     Args:
         wanted: A name of ``RENDERERS``, or ``auto`` for the first that works.
         require_gpu: Refuse to draw on the CPU.
-
-    Returns:
-        Name and device.
 
     Raises:
         BackendError: The renderer does not work here, or there is no GPU though one is required.
@@ -59,10 +69,7 @@ def choose_renderer(wanted: str, *, require_gpu: bool) -> tuple[str, str]:
                 f"require_gpu is set, but views would be drawn on the CPU ({name}, {device}); see `pointloom doctor`, "
                 f"or set require_gpu: false{''.join(f'. {reason}' for reason in reasons)}"
             )
-        if reasons:
-            logger.warning("views are drawn by the slower ray caster, because EGL cannot be used: %s", reasons[0])
-        logger.info("views are drawn by %s on %s", name, device)
-        return name, device
+        return Choice(name, device, "; ".join(reasons))
     raise BackendError(f"no renderer works: {'; '.join(reasons)}")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LIB_GL = "libGL.so.1"
 LIB_EGL = "libEGL.so.1"
 """Names with a version: those without are in development packages only."""
+EGL_HINT = "apt-get install libegl1 libgl1 libgl1-mesa-dri"
 SOFTWARE = ("llvmpipe", "softpipe", "swrast", "SwiftShader")
 """Parts of the names of renderers that use no GPU."""
 _GL_SRGB8 = 0x8C41
@@ -81,8 +82,8 @@ def open_context(*, libgl: str = LIB_GL, libegl: str = LIB_EGL) -> "moderngl.Con
         return moderngl.create_context(standalone=True, **settings)
     except Exception as error:  # moderngl raises plain Exception
         raise BackendError(
-            f"EGL does not work ({error}); on Debian and Ubuntu: apt-get install libegl1 libgl1 libgl1-mesa-dri; an "
-            "NVIDIA GPU in a container also needs NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility"
+            f"EGL does not work ({error}); on Debian and Ubuntu: {EGL_HINT}; an NVIDIA GPU in a container also needs "
+            "NVIDIA_DRIVER_CAPABILITIES=graphics,compute,utility"
         ) from error
 
 

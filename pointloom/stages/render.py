@@ -97,8 +97,11 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
     from pointloom.train.state import replaced_folder, resume_state
 
     store = ObjectStore(dataset)
-    items = _list_items(store, source)
-    name, device = choose_renderer(params.renderer, require_gpu=params.require_gpu)
+    items = list_items(store, source)
+    chosen = choose_renderer(params.renderer, require_gpu=params.require_gpu)
+    if chosen.problem:
+        logger.warning("views are drawn by the slower ray caster, because EGL cannot be used: %s", chosen.problem)
+    logger.info("views are drawn by %s on %s", chosen.name, chosen.device)
     rig = Rig(layout=params.layout, size=params.size, fov_degrees=params.fov_degrees)
     settings = params.model_dump(include=_SHAPING) | {"version": VERSION}
     info = ViewsInfo(
@@ -106,13 +109,15 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
         size=params.size,
         intrinsics=rig.intrinsics,
         poses=rig.poses,
-        renderer=name,
-        device=device,
+        renderer=chosen.name,
+        device=chosen.device,
         settings=settings,
         dataset_digest=store.info.digest,
     )
-    renderer = ObjectRenderer(source=source, dataset=dataset, grid=SampleGrid(rig, params.supersample), renderer=name)
-    shaped_by = {"settings": settings, "dataset": store.info.digest, "renderer": name, "device": device}
+    renderer = ObjectRenderer(
+        source=source, dataset=dataset, grid=SampleGrid(rig, params.supersample), renderer=chosen.name
+    )
+    shaped_by = {"settings": settings, "dataset": store.info.digest, "renderer": chosen.name, "device": chosen.device}
     with (
         resume_state(state, stage="render", shaped_by=shaped_by) as work,
         ByteJournal(work / "views.journal") as journal,
@@ -125,7 +130,12 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
     return info
 
 
-def _list_items(store: "ObjectStore", source: Path) -> "list[RenderItem]":
+def list_items(store: "ObjectStore", source: Path) -> "list[RenderItem]":
+    """List what is to be rendered.
+
+    Raises:
+        DataError: There are files to read, but no source folder.
+    """
     from pointloom.data.originals import is_generated
     from pointloom.render.objects import RenderItem
 
