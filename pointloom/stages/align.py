@@ -177,7 +177,7 @@ def held_out_classes(store: "ObjectStore", chosen: list[str] | int, *, seed: int
     from pointloom.errors import ParamsError
     from pointloom.stages.read_params import did_you_mean
 
-    known = sorted(set(store.categories) - {""})
+    known = sorted(set(store.categories.tolist()) - {""})
     if isinstance(chosen, int):
         order = np.random.default_rng(seed).permutation(len(known))
         return sorted(known[i] for i in order[: min(chosen, len(known) // 2)])
