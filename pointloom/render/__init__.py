@@ -1,1 +1,1 @@
-"""Pictures of shapes without a graphics card: cameras and point splatting in NumPy."""
+"""Pictures of shapes without a screen: cameras, meshes by OpenGL or rays, clouds as discs."""

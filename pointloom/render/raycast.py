@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from numpy.typing import NDArray
 
 from pointloom.data.materials import linear_to_bytes, sample_texture
@@ -33,7 +33,7 @@ class RaycastRenderer:
                 f'the ray caster needs embreex ({error}); run: pip install "pointloom[multimodal]"'
             ) from error
         self._grid = grid
-        self._directions = grid.directions()
+        self._directions = grid.directions().astype(np.float32)
         self.device = f"embreex {version('embreex')}"
 
     def draw(self, mesh: Mesh) -> Iterator[Samples]:
@@ -49,17 +49,26 @@ class RaycastRenderer:
         TriangleMesh(scene, mesh.corners)
         side = self._grid.side
         for pose in self._grid.rig.poses:
-            directions = (self._directions @ pose[:3, :3].T).astype(np.float32)
-            origins = np.broadcast_to(pose[:3, 3].astype(np.float32), directions.shape)
-            hits = scene.run(np.ascontiguousarray(origins), directions, output=1)
+            near = self._near_mesh(mesh, pose)
+            directions = self._directions[near] @ pose[:3, :3].T.astype(np.float32)
+            origins = np.tile(pose[:3, 3].astype(np.float32), (len(near), 1))
+            hits = scene.run(origins, directions, output=1)
             hit = np.flatnonzero(hits["primID"] >= 0)
             u, v = hits["u"][hit], hits["v"][hit]
             rgb = np.full((side * side, 3), 255, dtype=np.uint8)
             weight = np.stack([1 - u - v, u, v], axis=1)
-            rgb[hit] = _shade(mesh, hits["primID"][hit].astype(np.int64), weight, directions[hit])
+            rgb[near[hit]] = _shade(mesh, hits["primID"][hit].astype(np.int64), weight, directions[hit])
             depth = np.zeros(side * side, dtype=np.float32)
-            depth[hit] = hits["tfar"][hit]
+            depth[near[hit]] = hits["tfar"][hit]
             yield Samples(rgb=rgb.reshape(side, side, 3), depth=self._grid.centers(depth.reshape(side, side)))
+
+    def _near_mesh(self, mesh: Mesh, pose: Float64[np.ndarray, "4 4"]) -> NDArray[np.int64]:
+        """Return the samples in the rectangle around a mesh; there is nothing to hit elsewhere."""
+        x, y, z = ((mesh.corners.reshape(-1, 3) - pose[:3, 3]) @ pose[:3, :3]).T
+        K, side = self._grid.intrinsics, self._grid.side
+        column, row = K[0, 2] - K[0, 0] * x / z, K[1, 2] + K[1, 1] * y / z
+        columns, rows = (np.arange(max(0, int(at.min()) - 1), min(side, int(at.max()) + 2)) for at in (column, row))
+        return (rows[:, None] * side + columns).ravel()
 
 
 def _shade(
