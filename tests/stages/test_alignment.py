@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.shape_index import ShapeIndex
 from pointloom.data.shards import ObjectStore, write_store
 from pointloom.errors import CheckpointError, DataError, ParamsError
-from pointloom.methods.align import load_heads
+from pointloom.methods.align import Align, load_heads
+from pointloom.methods.distill import Distill
 from pointloom.stages.align import AlignParams, align, training_rows
 from pointloom.stages.distill import DistillParams, distill
 from pointloom.stages.finetune import FinetuneParams, finetune
@@ -134,6 +136,29 @@ def test_alignment_repeats_itself(workspace: Path) -> None:
     run_align(workspace, "again")
     for file in ("encoder.safetensors", "heads.safetensors"):
         assert (workspace / "models/again" / file).read_bytes() == (workspace / "models/short" / file).read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["align", "distill"])
+def test_interrupted_stage_resumes_bit_by_bit(workspace: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, method = (run_align, Align) if stage == "align" else (run_distill, Distill)
+    name, calls, forward = f"{stage}-whole", 0, method.forward
+    run(workspace, name)
+
+    def interrupt(self: Any, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, batch)
+
+    monkeypatch.setattr(method, "forward", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(workspace, f"{stage}-resumed")
+    assert calls == 4
+    assert not (workspace / "models" / f"{stage}-resumed").exists()
+    run(workspace, f"{stage}-resumed")
+    whole, resumed = (workspace / "models" / each / "encoder.safetensors" for each in (name, f"{stage}-resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
 
 
 def test_captions_and_views_of_test_objects_do_not_touch_the_weights(workspace: Path) -> None:
