@@ -207,11 +207,12 @@ def _embed_words(gallery: Gallery, query: str) -> tuple[NDArray[np.float32], tup
             f"the query has {number} words, expected 1 to {MAX_WORDS}; describe one shape: a round wooden table"
         )
     teacher = open_text_teacher(gallery.features, gallery.index.info.text_teacher)
-    unknown = [word for word in teacher.unknown_words(query) if word not in FILLERS]
+    unknown = set(teacher.unknown_words(query)) - FILLERS
     (vector,) = teacher.encode([query])
-    if teacher.vocabulary is not None and not set(words_of(query)) - set(unknown) - FILLERS:
-        raise DataError(_nothing_known(gallery, query, unknown, teacher.vocabulary))
-    return vector, tuple(unknown)
+    if teacher.vocabulary is not None and not set(words_of(query)) - unknown - FILLERS:
+        raise DataError(_nothing_known(gallery, query, sorted(unknown), teacher.vocabulary))
+    typed = dict.fromkeys(re.findall(r"[^\W_]+", query))  # as typed: the teacher's own words have lost their plural
+    return vector, tuple(word for word in typed if unknown.intersection(words_of(word)))
 
 
 def _nothing_known(gallery: Gallery, query: str, unknown: list[str], vocabulary: list[str]) -> str:
