@@ -15,6 +15,18 @@ def class_words(names: Iterable[str]) -> frozenset[str]:
     return frozenset(form for word in words for form in _forms(word))
 
 
+def draw_classes(names: Sequence[str], num: int, *, seed: int) -> list[str]:
+    """Draw at most ``num`` classes, and at most half of all, to hold out.
+
+    Classes that share no word with another class come first: holding out "table" would take the captions of every
+    "coffee table" with it.
+    """
+    words = {name: class_words([name]) for name in names}
+    alone = {name: all(words[name].isdisjoint(words[other]) for other in names if other != name) for name in names}
+    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    return sorted(sorted(shuffled, key=lambda name: not alone[name])[: min(num, len(names) // 2)])
+
+
 def mentioning(texts: Sequence[Sequence[str]], words: frozenset[str], *, num: int) -> NDArray[np.bool_]:
     """Return (R, num) which captions of each object contain one of the words; False where there is no caption."""
     found = np.zeros((len(texts), num), dtype=bool)

@@ -166,21 +166,19 @@ def held_out_classes(store: "ObjectStore", chosen: list[str] | int, *, seed: int
 
     Args:
         store: Prepared objects.
-        chosen: The names, or how many to draw; never more than half of all classes are drawn.
+        chosen: The names, or how many to draw.
         seed: Of the draw.
 
     Raises:
         ParamsError: A class does not exist.
     """
-    import numpy as np
-
+    from pointloom.data.mentions import draw_classes
     from pointloom.errors import ParamsError
     from pointloom.stages.read_params import did_you_mean
 
     known = sorted(set(store.categories.tolist()) - {""})
     if isinstance(chosen, int):
-        order = np.random.default_rng(seed).permutation(len(known))
-        return sorted(known[i] for i in order[: min(chosen, len(known) // 2)])
+        return draw_classes(store.info.classes, chosen, seed=seed)
     for name in chosen:
         if name not in known:
             raise ParamsError(f"held_out: no class {name!r} in {store.path}{did_you_mean(name, known)}")

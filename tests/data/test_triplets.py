@@ -8,7 +8,7 @@ import torch
 
 from pointloom.data import triplets
 from pointloom.data.features import FeatureStore
-from pointloom.data.mentions import class_words, mentioning
+from pointloom.data.mentions import class_words, draw_classes, mentioning
 from pointloom.data.objects import ObjectLoader, Sampling
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.shards import ObjectStore, write_store
@@ -148,3 +148,14 @@ def test_captions_that_name_a_class_are_found_in_singular_and_plural() -> None:
         [True, True, True, False], [True, True, False, True], [False] * 4
     ]  # fmt: skip
     assert not mentioning(texts, class_words([]), num=4).any()
+
+
+def test_drawn_classes_share_no_word_with_another_where_possible_and_are_at_most_half() -> None:
+    names = ["bed", "coffee_table", "lamp", "office_chair", "chair", "table", "shelf"]
+    for seed in range(5):
+        drawn = draw_classes(names, 3, seed=seed)
+        assert drawn == draw_classes(names, 3, seed=seed)
+        assert set(drawn) == {"bed", "lamp", "shelf"}
+    assert len({tuple(draw_classes(names, 2, seed=seed)) for seed in range(9)}) > 1
+    assert len(draw_classes(names, 8, seed=0)) == 3
+    assert draw_classes([], 8, seed=0) == []
