@@ -40,7 +40,9 @@ class Families:
         return next(iter(self.views.values()), None)
 
     def views_with(self, digest: str | None) -> ViewStore | None:
-        """Return the views with a digest, None where they are no longer there."""
+        """Return the views with a digest, None where they are no longer there; any views where there is no digest."""
+        if digest is None:
+            return self.any_views()
         return next((views for views in self.views.values() if views.info.digest == digest), None)
 
     def features_with(self, digest: str) -> FeatureStore | None:

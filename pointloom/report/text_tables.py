@@ -37,7 +37,9 @@ def text_classification_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettin
             for top in (1, 5):
                 chance = min(1.0, top / number)
                 row[f"chance{top}"] = 100 * chance
-                row[f"interval{top}"] = _interval(inputs, result, classes, top, chance=chance, bootstrap=bootstrap)
+                row[f"interval{top}"] = None
+                if chance < 1:
+                    row[f"interval{top}"] = _interval(inputs, result, classes, top, chance=chance, bootstrap=bootstrap)
             rows.append(row)
     return rows
 

@@ -83,6 +83,7 @@ def test_seen_and_held_out_classes_are_named_as_decided_with_chance_and_interval
     assert seen["interval1"]["mean"] == pytest.approx(100 * np.nanmean(hits))
     assert seen["interval1"]["low"] < seen["top1"]["mean"] < seen["interval1"]["high"]
     assert seen["interval1"]["verdict"] == "above chance"
+    assert seen["interval5"] is None  # five classes: guessing is always right
     assert held_out["interval1"]["verdict"] == "no proven difference to chance"
     assert "zero-shot" not in " ".join(page.text).lower().replace("no zero-shot result", "").replace(
         "zero-shot is said", ""
@@ -155,6 +156,19 @@ def test_views_and_captions_show_scores_captioner_and_what_was_rejected(made: Ma
     assert "0.310" in text
     assert "not used" in text
     assert "on <white>" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("digest", "blocks"), [(None, [True]), ("0" * 64, [False, True])])
+def test_captions_are_shown_with_the_views_they_are_from_or_with_any_where_they_are_from_none(
+    made: Made, tmp_path: Path, digest: str | None, blocks: list[bool]
+) -> None:
+    root = Path(shutil.copytree(made[3], tmp_path / "own"))
+    path = root / "data" / "captions" / "offline" / "captions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"views_digest": digest}), encoding="utf-8")
+    content, _, _ = build(_paths(root), tmp_path / "report")
+    found = content["multimodal"]["views"]
+    assert [block["views"] is not None for block in found] == blocks
+    assert found[0]["captions"] is not None
 
 
 def test_embedded_teachers_are_called_what_they_are(made: Made) -> None:
