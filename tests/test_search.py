@@ -208,7 +208,7 @@ def test_wrong_arguments_are_errors_that_help(workspace: Path, tmp_path: Path) -
         ({"query": "sofa", "like": broken}, ParamsError, "one of the two"),
         ({"query": "sofa", "top": 0}, ParamsError, "top is 0"),
         ({"query": "sofa", "split": "tset"}, ParamsError, "expected one of all, train, test"),
-        ({"query": "sofa", "index": "algin"}, WorkspaceError, "no aligned encoder 'algin'.*did you mean 'align'"),
+        ({"query": "sofa", "index": "aligned"}, WorkspaceError, "no aligned encoder 'aligned'.*did you mean 'align'"),
         ({"like": tmp_path / "nothing.obj"}, DataError, "no such file"),
         ({"like": broken}, DataError, "cannot be used as a query"),
     ):
