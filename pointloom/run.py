@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 PARENT_WAIT_S = 15.0
 BYTES_PER_SHAPE = 400_000  # store of 8,192 points with normals and colour, and the copies that DVC and MLflow keep
-BYTES_PER_PIXEL = 0.8  # of a view: JPEG colours and 16-bit PNG depth
+BYTES_PER_PIXEL = 1.0  # of a view: JPEG colours and 16-bit PNG depth
 BYTES_PER_VIEW_FEATURE = 10_000  # two teachers of 1,280 and 768 numbers, on colours and depth
 BYTES_OF_MODELS = 500_000_000
 HEAP_SETTINGS = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
