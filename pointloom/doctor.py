@@ -19,7 +19,7 @@ from pointloom.run import HEAP_SETTINGS, disk_needed
 from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
 from pointloom.ui import choose_port
-from pointloom.workspace import open_workspace
+from pointloom.workspace import Workspace, open_workspace
 
 CORE = ("torch", "numpy", "numba", "h5py", "trimesh", "scikit-learn", "mlflow-skinny", "pydantic")
 EXTRAS = {
@@ -164,6 +164,11 @@ def _workspace(folder: Path) -> Iterator[Check]:
         yield Check("ok", "raw shapes", str(workspace.source))
     else:
         yield Check("bad", "raw shapes", f"{workspace.source} is not there")
+    yield from _params_and_disk(workspace)
+    yield _tracking(workspace.folder)
+
+
+def _params_and_disk(workspace: Workspace) -> Iterator[Check]:
     try:
         params = check_params(workspace.folder)
     except ParamsError as error:
@@ -173,7 +178,6 @@ def _workspace(folder: Path) -> Iterator[Check]:
     needed, free = disk_needed(workspace, params), shutil.disk_usage(workspace.folder).free
     text = f"a run writes at most about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     yield Check("ok" if free >= needed else "bad", "disk", text)
-    yield _tracking(workspace.folder)
 
 
 def _tracking(folder: Path) -> Check:

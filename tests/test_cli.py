@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from pointloom.cli import KEPT, cli, describe_environment_error
 from pointloom.stages import STAGES
 from pointloom.ui import choose_port
+from pointloom.workspace import template
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,8 +139,11 @@ def test_asked_port_in_use_is_an_error_with_a_free_one() -> None:
 
 def test_doctor_looks_at_everything_and_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "workspace.yaml").write_text("source: nowhere\ntracking_uri: http://127.0.0.1:9\n")
+    broken = pointloom("doctor", "--workspace", str(tmp_path), cwd=tmp_path)
+    assert " bad  parameters" in broken.stdout
+    (tmp_path / "params.yaml").write_text(template("profiles/multimodal/smoke.yaml"))
     done = pointloom("doctor", "--workspace", str(tmp_path), cwd=tmp_path)
-    for word in ("torch", "extra workspace", "GPU", "allocator", "disk", "does not answer"):
+    for word in ("torch", "extra workspace", "GPU", "allocator", "parameters", "disk", "does not answer"):
         assert word in done.stdout
     assert " bad  raw shapes" in done.stdout
     assert done.returncode == 1
