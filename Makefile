@@ -20,8 +20,6 @@ NAME ?= $(if $(DATA),$(shell basename '$(DATA)' | tr -c 'A-Za-z0-9._\n-' '-')-$(
 WORKSPACE := runs/$(NAME)
 PORT ?=
 
-# Keep freed memory in the process: training steps on a CPU are 1.7 times faster.
-export GLIBC_TUNABLES ?= glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456
 # Threads that wait for each other spin briefly, then sleep: endless spinning is 20 times slower where other work shares
 # the cores, sleeping at once is 1.8 times slower where none does.
 export GOMP_SPINCOUNT ?= 20000

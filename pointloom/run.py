@@ -26,7 +26,6 @@ BYTES_PER_SHAPE = 400_000  # store of 8,192 points with normals and colour, and 
 BYTES_PER_PIXEL = 1.0  # of a view: JPEG colours and 16-bit PNG depth
 BYTES_PER_VIEW_FEATURE = 10_000  # two teachers of 1,280 and 768 numbers, on colours and depth
 BYTES_OF_MODELS = 500_000_000
-HEAP_SETTINGS = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"
 
 
 def run_workspace(folder: Path) -> Path:
@@ -126,7 +125,6 @@ def _reproduce(folder: Path, lock: IO[str], tracker: Tracker | None) -> None:
     """Run ``dvc repro`` in a process group of its own and pass Ctrl-C and SIGTERM on to all of it."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    environment.setdefault("GLIBC_TUNABLES", HEAP_SETTINGS)
     environment.setdefault("GOMP_SPINCOUNT", "20000")
     environment.pop("MLFLOW_RUN_ID", None)
     parent_id = tracker.wait_for_run_id(PARENT_WAIT_S) if tracker else None

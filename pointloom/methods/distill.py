@@ -116,7 +116,8 @@ class Distill(nn.Module):
                 self.local_decoder, groups, hidden, seen, taught
             )
         if self.global_decoder is not None:
-            losses["loss/global"] = cosine_distance(self.global_decoder(seen.tokens), self.teacher.pool(taught)).mean()
+            guess = self.global_decoder(with_summary(seen))
+            losses["loss/global"] = cosine_distance(guess, self.teacher.pool(taught)).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def _local_loss(
@@ -161,6 +162,16 @@ def cosine_distance(guess: Float[Tensor, "*b c"], target: Float[Tensor, "*b c"])
         apart. The text says that the negative cosine is minimised, which is this.
     """
     return 1 - F.cosine_similarity(guess.float(), target.float(), dim=-1)
+
+
+def with_summary(seen: Tokens) -> Float[Tensor, "b t c"]:
+    """Return the visible tokens, behind the class token where there is one.
+
+    Note:
+        The paper does not say whether the global decoder sees the class token. It does here: otherwise no term of
+        the loss would reach the student's class token, half of the feature that later stages use.
+    """
+    return seen.tokens if seen.summary is None else torch.cat([seen.summary.unsqueeze(1), seen.tokens], dim=1)
 
 
 def visible_first(hidden: Bool[Tensor, "b g"]) -> Tensor:

@@ -138,8 +138,10 @@ def _features(module: "Encoder", store: "ObjectStore", params: ProbeParams, *, s
 
     from pointloom.data.objects import ObjectLoader
     from pointloom.structures import as_module
+    from pointloom.train.allocator import keep_freed_memory
     from pointloom.train.device import best_device
 
+    keep_freed_memory()
     device = best_device()
     as_module(module).to(device).eval()
     rows = np.arange(len(store))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pointloom.errors import CheckpointError, PointloomError
 from pointloom.structures import Batch, as_module
+from pointloom.train.allocator import keep_freed_memory
 from pointloom.train.interrupt import StopRequest, catch_stop_signals
 from pointloom.train.optim import build_optimizer, learning_rate
 
@@ -96,6 +97,7 @@ def fit(
         PointloomError: A loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state was saved.
     """
+    keep_freed_memory()
     torch.manual_seed(seed)
     trainable.to(device).train()
     optimizer = build_optimizer(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pointloom.methods.distill import LOCAL_TARGETS, Distill, cosine_distance, visible_first
+from pointloom.methods.distill import LOCAL_TARGETS, Distill, cosine_distance, visible_first, with_summary
 from pointloom.methods.masking import random_mask
 from pointloom.models.decoders import MaskedDecoder
 from pointloom.models.point_mae import PointMAEEncoder
@@ -49,6 +49,19 @@ def test_perfect_student_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert losses["loss/global"].item() == pytest.approx(0, abs=1e-6)
     monkeypatch.setattr(method.local_decoder, "everywhere", lambda *_: taught.tokens)  # right, but in wrong places
     assert method(batch)["loss/local"].item() > 0.001
+
+
+def test_global_term_reaches_the_class_token() -> None:
+    method = tiny_distill(local_target="none")
+    method(clouds())["loss"].backward()
+    token = method.encoder.cls_token
+    assert token is not None
+    assert token.grad is not None
+    assert token.grad.abs().max() > 0
+    (seen,) = method.encoder(method.encoder.group(clouds().coord))
+    assert seen.summary is not None
+    assert torch.equal(with_summary(seen)[:, 0], seen.summary)
+    assert with_summary(seen).shape[1] == seen.tokens.shape[1] + 1
 
 
 def test_visible_tokens_come_first_and_in_the_order_of_the_encoder() -> None:
