@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.methods.masking import MASKS
-from pointloom.models.decoders import GlobalDecoder, MaskedDecoder
+from pointloom.models.decoders import GlobalDecoder, MaskedDecoder, PooledHead
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import chamfer_distance, gather_points
 from pointloom.structures import Groups, Losses, PointBatch, Tokens
@@ -43,7 +43,8 @@ class Distill(nn.Module):
         global_term: Whether the visible tokens predict the teacher's global feature.
         shuffle: Deal the token contents out anew in front of the local decoder.
         decoder_depth: Blocks of the local decoder.
-        global_depth: Blocks of the global decoder.
+        global_depth: Blocks of the global decoder; 0 pools the visible tokens as the encoder does and predicts with two
+            linear layers (the paper's other choice).
         decoder_heads: Attention heads of both decoders.
 
     Raises:
@@ -85,13 +86,15 @@ class Distill(nn.Module):
         self.local_target = local_target
         self.local_weight = local_weight
         self.local_decoder: MaskedDecoder | None = None
-        self.global_decoder: GlobalDecoder | None = None
+        self.global_decoder: GlobalDecoder | PooledHead | None = None
         if local_target != "none":
             self.local_decoder = MaskedDecoder(
                 student.dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=0.0, shuffle=shuffle
             )
             self.predict = nn.Linear(student.dim, teacher.dim if local_target == "tokens" else 3 * student.group_size)
-        if global_term:
+        if global_term and global_depth == 0:
+            self.global_decoder = PooledHead(student.global_dim, out_dim=teacher.global_dim)
+        elif global_term:
             self.global_decoder = GlobalDecoder(
                 student.dim, depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
             )
@@ -116,7 +119,8 @@ class Distill(nn.Module):
                 self.local_decoder, groups, hidden, seen, taught
             )
         if self.global_decoder is not None:
-            guess = self.global_decoder(with_summary(seen))
+            pooled = isinstance(self.global_decoder, PooledHead)
+            guess = self.global_decoder(self.encoder.pool([seen]) if pooled else with_summary(seen))
             losses["loss/global"] = cosine_distance(guess, self.teacher.pool(taught)).mean()
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 

@@ -56,6 +56,23 @@ class MaskedDecoder(nn.Module):
         return self.transformer(tokens, position)
 
 
+class PooledHead(nn.Module):
+    """Predict a vector from an encoder's own pooled feature with two linear layers.
+
+    Args:
+        dim: Width of the pooled feature, and of the layer between.
+        out_dim: Width of the vector.
+    """
+
+    def __init__(self, dim: int, *, out_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, out_dim))
+
+    def forward(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b d"]:
+        """Return the predicted vector."""
+        return self.layers(pooled)
+
+
 class GlobalDecoder(nn.Module):
     """Sum up visible tokens in one vector (two-stage paper, section 3.2): blocks without positions, then pooling.
 

@@ -39,7 +39,9 @@ class DistillParams(StageParams):
     global_term: bool = Field(description="predict the teacher's global feature from the visible tokens")
     shuffle: bool = Field(description="deal token contents out anew in front of the local decoder, not positions")
     decoder_depth: int = Field(ge=1, description="blocks of the local decoder")
-    global_depth: int = Field(ge=1, description="blocks of the global decoder")
+    global_depth: int = Field(
+        ge=0, description="blocks of the global decoder; 0 = the encoder's pooling and two linear layers"
+    )
     decoder_heads: int = Field(ge=1, description="attention heads of both decoders")
     embed_visible_only: bool = Field(description="the student skips hidden patches in the patch embedder: faster")
     splits: list[Literal["train", "pretrain"]] = Field(

@@ -6,7 +6,7 @@ from torch import nn
 
 from pointloom.methods.distill import LOCAL_TARGETS, Distill, cosine_distance, visible_first, with_summary
 from pointloom.methods.masking import random_mask
-from pointloom.models.decoders import MaskedDecoder
+from pointloom.models.decoders import MaskedDecoder, PooledHead
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import gather_points
 from pointloom.structures import Groups
@@ -51,8 +51,9 @@ def test_perfect_student_has_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert method(batch)["loss/local"].item() > 0.001
 
 
-def test_global_term_reaches_the_class_token() -> None:
-    method = tiny_distill(local_target="none")
+@pytest.mark.parametrize("depth", [0, 1])
+def test_global_term_reaches_the_class_token(depth: int) -> None:
+    method = tiny_distill(local_target="none", global_depth=depth)
     method(clouds())["loss"].backward()
     token = method.encoder.cls_token
     assert token is not None
@@ -62,6 +63,20 @@ def test_global_term_reaches_the_class_token() -> None:
     assert seen.summary is not None
     assert torch.equal(with_summary(seen)[:, 0], seen.summary)
     assert with_summary(seen).shape[1] == seen.tokens.shape[1] + 1
+
+
+def test_global_decoder_without_blocks_predicts_from_the_pooling_that_later_stages_use() -> None:
+    method, batch = tiny_distill(local_target="none", global_depth=0).eval(), clouds()
+    groups = method.encoder.group(batch.coord)
+    hidden = random_mask(groups[0].centers, ratio=0.6)
+    method.mask = lambda *_, **__: hidden
+    feature = method.encoder.pool(method.encoder(groups, [hidden]))
+    assert isinstance(method.global_decoder, PooledHead)
+    first, _, last = method.global_decoder.layers
+    guess = last(nn.functional.gelu(first(feature)))
+    target = method.teacher.pool(method.teacher(groups))
+    expected = 1 - nn.functional.cosine_similarity(guess, target, dim=-1).mean()
+    assert method(batch)["loss/global"].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
 def test_visible_tokens_come_first_and_in_the_order_of_the_encoder() -> None:
