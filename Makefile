@@ -63,7 +63,7 @@ ui: $(STAMP) ## Show the runs of the demo (or NAME=...) in MLflow's user interfa
 	$(BIN)/pointloom ui --workspace '$(WORKSPACE)' $(if $(PORT),--port $(PORT))
 
 test: $(STAMP) ## Run the tests (minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not docker and not compile"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not docker and not compile"
 
 test-slow: $(STAMP) ## Run the slow tests: whole pipelines, kills, servers
 	$(BIN)/python -m pytest -m "slow and not gpu and not docker"

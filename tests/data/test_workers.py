@@ -41,7 +41,7 @@ def fail_to_start() -> None:
 
 def test_every_misbehaviour_costs_one_item_only() -> None:
     items = ["a", "sleep:60", "reject", "bug", "die", "abort", "eat", "b", "c"]
-    outcomes = {o.item: o for o in map_in_workers(task, items, num_workers=3, timeout_s=2.0, max_memory_gb=0.4)}
+    outcomes = {o.item: o for o in map_in_workers(task, items, num_workers=3, timeout_s=6.0, max_memory_gb=0.4)}
     assert set(outcomes) == set(items)
     assert [outcomes[name].result for name in ("a", "b", "c")] == ["a 1", "b 1", "c 1"]
     failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}

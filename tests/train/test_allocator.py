@@ -12,14 +12,14 @@ import torch
 from pointloom.train.allocator import keep_freed_memory
 
 def step():
-    return sum(float(tensor[0]) for tensor in [torch.ones(4_000_000) for _ in range(4)])
+    return sum(float(tensor[0]) for tensor in [torch.ones(10_000_000) for _ in range(2)])
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(5):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(40):
+for _ in range(10):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
