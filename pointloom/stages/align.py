@@ -75,10 +75,10 @@ def align(
 ) -> None:
     """Align an encoder with captions and views (stage 1), classify and retrieve by text, and index all objects."""
     from pointloom.data.features import FeatureStore
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.alignment import write_results
     from pointloom.stages.runs import stage_run
-    from pointloom.train.state import replaced_folder
 
     inputs = {"dataset": dataset, "features": features}
     with stage_run("align", name=encoder.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:

@@ -64,10 +64,10 @@ def distill(
     state: StateDir,
 ) -> None:
     """Teach an encoder to see the aligned encoder's tokens and feature in a part of the cloud (stage 2)."""
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run
     from pointloom.train.checkpoint import read_card
-    from pointloom.train.state import replaced_folder
 
     inputs = {"dataset": dataset, "teacher": teacher}
     with stage_run("distill", name=encoder.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:

@@ -153,13 +153,14 @@ def embed_store(
     """
     from pointloom.data.captions import CaptionStore
     from pointloom.data.feature_files import FeaturesInfo, ObjectFeatures, write_features
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.data.views import ViewStore
     from pointloom.stages.embed_texts import TextPass
     from pointloom.stages.embed_views import ViewPasses
     from pointloom.stages.teacher_loading import Loader
     from pointloom.train.device import best_device
-    from pointloom.train.state import replaced_folder, resume_state
+    from pointloom.train.state import resume_state
 
     store = ObjectStore(dataset)
     view_store = ViewStore(views, dataset_digest=store.info.digest)

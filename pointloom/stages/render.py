@@ -88,13 +88,14 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
         WorkspaceError: Another run is rendering the same views.
     """
     from pointloom.data.journal import ByteJournal
+    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.data.views import ViewsInfo, write_views
     from pointloom.render.backend import choose_renderer
     from pointloom.render.cameras import Rig
     from pointloom.render.objects import VERSION, ObjectRenderer
     from pointloom.render.samples import SampleGrid
-    from pointloom.train.state import replaced_folder, resume_state
+    from pointloom.train.state import resume_state
 
     store = ObjectStore(dataset)
     items = list_items(store, source)

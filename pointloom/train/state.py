@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pointloom.data.replace import replaced_folder as replaced_folder
 from pointloom.errors import WorkspaceError
 
 
