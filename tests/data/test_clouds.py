@@ -11,7 +11,7 @@ COLOR = np.array([[255, 0, 10], [0, 255, 20], [9, 8, 7], [1, 2, 3]], dtype=np.ui
 NORMAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0], [0.6, 0.8, 0]], dtype=np.float32)
 
 
-def check(cloud: Cloud, *, color: bool, normal: bool) -> None:
+def assert_cloud(cloud: Cloud, *, color: bool, normal: bool) -> None:
     np.testing.assert_allclose(cloud.coord, COORD)
     assert (cloud.color is not None) == color
     assert (cloud.normal is not None) == normal
@@ -33,7 +33,7 @@ def test_columns_are_told_apart(tmp_path: Path, suffix: str, color: bool, normal
         np.savetxt(path, table, delimiter="," if suffix == "csv" else " ", fmt="%.6g")
         if suffix == "pts":
             path.write_text(f"{len(table)}\n" + path.read_text())
-    check(load_cloud(path), color=color, normal=normal)
+    assert_cloud(load_cloud(path), color=color, normal=normal)
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_header_lines_are_skipped_and_normals_may_come_first(tmp_path: Path, hea
     path = tmp_path / "a.txt"
     np.savetxt(path, np.concatenate([COORD, NORMAL, COLOR], axis=1), fmt="%.6g")
     path.write_text(f"{header}\n{path.read_text()}")
-    check(load_cloud(path), color=True, normal=True)
+    assert_cloud(load_cloud(path), color=True, normal=True)
 
 
 def test_npz_reads_channels_and_the_usual_names(tmp_path: Path) -> None:
     channels = {name: COLOR[:, i] / np.float32(255) for i, name in enumerate("RGB")}
     np.savez(tmp_path / "a.npz", coords=COORD, **channels)
-    check(load_cloud(tmp_path / "a.npz"), color=True, normal=False)
+    assert_cloud(load_cloud(tmp_path / "a.npz"), color=True, normal=False)
     np.savez(tmp_path / "b.npz", points=COORD, colors=COLOR, normals=NORMAL)
-    check(load_cloud(tmp_path / "b.npz"), color=True, normal=True)
+    assert_cloud(load_cloud(tmp_path / "b.npz"), color=True, normal=True)
     np.savez(tmp_path / "c.npz", things=COORD)
     with pytest.raises(RejectedError, match=r"no coordinates among its arrays \['things'\]"):
         load_cloud(tmp_path / "c.npz")
