@@ -151,6 +151,33 @@ class Trainable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a method sees of clouds and what it makes of the rest.
+
+    Attributes:
+        visible: Which points the encoder saw.
+        points: Predicted points, in the clouds' coordinates.
+    """
+
+    visible: Bool[Tensor, "b n"]
+    points: Float[Tensor, "b m 3"]
+
+
+@runtime_checkable
+class PretrainingMethod(Trainable, Protocol):
+    """What stage ``pretrain`` knows of a method that learns from points alone (always an ``nn.Module``)."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is pre-trained."""
+        ...
+
+    def reconstruct(self, coord: Float[Tensor, "b n 3"]) -> Reconstruction:
+        """Hide a part of clouds and fill it in, for looking at."""
+        ...
+
+
 def as_module(trainable: object) -> nn.Module:
     """Return an encoder, method or task as the ``nn.Module`` it is.
 

@@ -1,29 +1,14 @@
 """Point-MAE: masked autoencoders for point cloud self-supervised learning (Pang et al., 2022)."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pointloom.methods.masking import MASKS
+from pointloom.methods.masking import MASKS, visible_points
 from pointloom.models.decoders import MaskedDecoder
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import chamfer_distance, gather_points
-from pointloom.structures import Groups, Losses, PointBatch
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What the method sees of a cloud and what it makes of the rest.
-
-    Attributes:
-        hidden: Which patches were hidden.
-        points: Predicted points of the hidden patches, moved to their centres.
-    """
-
-    hidden: Bool[Tensor, "b g"]
-    points: Float[Tensor, "b m 3"]
+from pointloom.structures import Groups, Losses, PointBatch, Reconstruction
 
 
 class MAE(nn.Module):
@@ -103,7 +88,8 @@ class MAE(nn.Module):
         predicted, _ = self.predict_hidden(groups, hidden)
         centers = gather_points(groups[0].centers, _hidden_index(hidden))
         points = predicted.float().reshape(*centers.shape[:2], -1, 3) + centers.unsqueeze(2)
-        return Reconstruction(hidden=hidden, points=points.flatten(1, 2))
+        visible = visible_points(groups[0], hidden, num_points=coord.shape[1])
+        return Reconstruction(visible=visible, points=points.flatten(1, 2))
 
 
 def _hidden_index(hidden: Bool[Tensor, "b g"]) -> Tensor:

@@ -12,7 +12,6 @@ from pointloom.stages.training import (
     as_sampling,
     sample_batch,
     trained,
-    visible_points,
     write_curve,
 )
 
@@ -190,6 +189,7 @@ def _write_samples(path: Path, method: "Distill", store: "ObjectStore", batch: "
     import numpy as np
     import torch
 
+    from pointloom.methods.masking import visible_points
     from pointloom.train.device import best_device
 
     torch.manual_seed(0)
@@ -201,7 +201,7 @@ def _write_samples(path: Path, method: "Distill", store: "ObjectStore", batch: "
         path,
         uid=store.uids[batch.row.numpy()],
         coord=batch.coord.numpy(),
-        visible=visible_points(level, likeness.hidden, num_points=coord.shape[1]),
+        visible=visible_points(level, likeness.hidden, num_points=coord.shape[1]).cpu().numpy(),
         centers=level.centers.cpu().numpy(),
         hidden=likeness.hidden.cpu().numpy(),
         cosine=likeness.cosine.float().cpu().numpy(),

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pointloom.stages.params import OptimParams, SamplingParams
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
     from torch import nn
 
     from pointloom.data.objects import Sampling
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import StageRun
-    from pointloom.structures import Groups, PointBatch
+    from pointloom.structures import PointBatch
     from pointloom.train.checkpoint import EncoderCard
     from pointloom.train.loop import Loader, Optimization
 
@@ -123,16 +120,6 @@ def sample_batch(store: "ObjectStore", sampling: "Sampling") -> "PointBatch":
     rows = rows[np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(np.int64)]
     (batch,) = ObjectLoader(store, rows, sampling=sampling, batch_size=len(rows), seed=0).draw(0)
     return batch
-
-
-def visible_points(groups: "Groups", hidden: "torch.Tensor", *, num_points: int) -> "NDArray[np.bool_]":
-    """Return (b, n) which points lie in a visible patch, for ``hidden`` (b, g)."""
-    import torch
-
-    visible = torch.zeros(len(hidden), num_points + 1, dtype=torch.bool, device=hidden.device)
-    shown = torch.where(hidden.unsqueeze(-1), num_points, groups.index).flatten(1)  # one more place for hidden ones
-    found: NDArray[np.bool_] = visible.scatter_(1, shown, True)[:, :num_points].cpu().numpy()
-    return found
 
 
 def result_header(

@@ -10,7 +10,8 @@ import pytest
 from pointloom.data.shards import ObjectStore
 from pointloom.stages.finetune import FinetuneParams, finetune, label_subset
 from pointloom.stages.prepare import PrepareParams, prepare
-from pointloom.stages.pretrain import MAEParams, UntrainedParams, pretrain
+from pointloom.stages.pretrain import pretrain
+from pointloom.stages.pretrain_methods import MAEParams, UntrainedParams
 from pointloom.stages.probe import ProbeParams, probe
 
 SAMPLING = {"num_points": 64, "pool": 128, "scale_min": 0.8, "scale_max": 1.2, "shift": 0.1, "rotate_degrees": 0}

@@ -1,0 +1,21 @@
+"""Parameters and builders of the pre-training methods, one file per method; stage ``pretrain`` knows none of them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from pointloom.stages.pretrain_methods.base import LearningParams
+from pointloom.stages.pretrain_methods.mae import MAEParams, build_mae
+from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
+
+if TYPE_CHECKING:
+    from pointloom.structures import PretrainingMethod
+
+PretrainParams = Annotated[UntrainedParams | MAEParams, Field(discriminator="method")]
+"""What an entry of ``params.yaml:pretrain`` may be; ``method`` says which."""
+
+BUILDERS: "dict[str, Callable[[Any], PretrainingMethod]]" = {"mae": build_mae}
+"""Value of ``method`` -> function from its parameters to the method with fresh weights."""
+
+__all__ = ["BUILDERS", "LearningParams", "MAEParams", "PretrainParams", "UntrainedParams", "write_untrained"]

@@ -1,0 +1,23 @@
+"""What all pre-training methods are told: encoder, data, length and optimiser of the run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pointloom.stages.params import OptimParams, SamplingParams, StageParams
+
+
+class LearningParams(StageParams):
+    """Parameters that stage ``pretrain`` itself reads; every method adds its own."""
+
+    method: str
+    encoder: str = Field(description="builder in ENCODERS")
+    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    splits: list[Literal["train", "pretrain"]] = Field(
+        min_length=1, description="train: the labelled training objects (labels unused); pretrain: unlabelled extras"
+    )
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    seed: int = Field(ge=0)
+    sampling: SamplingParams
+    optim: OptimParams

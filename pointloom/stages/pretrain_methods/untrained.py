@@ -1,0 +1,39 @@
+"""``untrained``: fresh weights, nothing learned."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from pointloom.stages.params import StageParams
+
+
+class UntrainedParams(StageParams):
+    """Write fresh weights: the starting point of rows that are trained from scratch, one draw per seed later on."""
+
+    method: Literal["untrained"]
+    encoder: str = Field(description="builder in ENCODERS")
+    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    num_points: int = Field(ge=16, description="points per cloud the encoder is meant for")
+    seed: int = Field(ge=0)
+
+
+def write_untrained(params: UntrainedParams, folder: Path) -> None:
+    """Write an encoder with fresh weights."""
+    import torch
+
+    from pointloom.models import build_encoder
+    from pointloom.train.checkpoint import save_encoder
+
+    torch.manual_seed(params.seed)
+    save_encoder(
+        folder,
+        build_encoder(params.encoder, **params.encoder_args),
+        builder=params.encoder,
+        builder_args=params.encoder_args,
+        method="untrained",
+        labels="none",
+        num_points=params.num_points,
+        data_digest=None,
+        params=params.model_dump(mode="json"),
+    )
