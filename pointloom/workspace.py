@@ -1,7 +1,6 @@
 """Make and open workspaces: a folder with dvc.yaml, params.yaml, their outputs, the runs' database and resume state."""
 
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -152,7 +151,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
     files = {
         ".gitignore": "".join(f"{line}\n" for line in IGNORED),
         "dvc.yaml": template("dvc.yaml"),
-        "params.yaml": _params_text(choices, folder, own_data=data is not None, own_lists=bool(lists)),
+        "params.yaml": _params_text(choices, own_data=data is not None, own_lists=bool(lists)),
         "raw/README.md": RAW_README,
         "lists/README.md": LISTS_README,
         **lists,
@@ -195,7 +194,7 @@ def _checked_lists(choices: WorkspaceChoices) -> dict[str, str]:
     return texts
 
 
-def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own_lists: bool) -> str:
+def _params_text(choices: WorkspaceChoices, *, own_data: bool, own_lists: bool) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
     text = template(f"profiles/{choices.pipeline}/{choices.profile}.yaml")
     values = {}
@@ -204,7 +203,7 @@ def _params_text(choices: WorkspaceChoices, folder: Path, *, own_data: bool, own
     if choices.up:
         values["up"] = choices.up
     if own_lists:
-        values.update({f"{name}_list": json.dumps(str(folder / "lists" / f"{name}.txt")) for name in ("train", "test")})
+        values.update({f"{name}_list": f"lists/{name}.txt" for name in ("train", "test")})
     head, separator, tail = text.partition("\nprepare:\n")
     for key, value in values.items():
         line = re.search(rf"^  {key}: [^#\n]*?( *#.*)?$", tail, re.MULTILINE)

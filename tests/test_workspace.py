@@ -53,7 +53,8 @@ def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path
     init_workspace(WorkspaceChoices(folder, pipeline, profile, data=meshes, train_list=train, test_list=test, up="y"))
     prepare = check_params(folder)["prepare"]
     assert (prepare["source"], prepare["up"]) == ("folder", "y")
-    assert Path(prepare["train_list"]).read_text() == train.read_text()
+    assert (folder / prepare["train_list"]).read_text() == train.read_text(), "relative: the workspace can be moved"
+    assert not Path(prepare["train_list"]).is_absolute()
     assert open_workspace(folder).source == meshes
     assert "#" in (folder / "params.yaml").read_text(), "comments are kept"
 

@@ -38,7 +38,7 @@ def list_folder(
         folder: Searched with all sub-folders, hidden ones and a top-level ``lists`` apart.
         test_fraction: Part of the groups per category that goes to test where nothing else says so.
         seed: Of that choice.
-        train_list: Text file of relative paths, itself relative to the folder or absolute.
+        train_list: Text file of relative paths, itself relative to the working directory or else to the folder.
         test_list: The same for the test split.
 
     Raises:
@@ -203,10 +203,10 @@ def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _list_path(folder: Path, name: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise DataError(f"{path}: the list is not there; give a path relative to {folder} or an absolute one")
-    return path
+    for path in (Path(name).absolute(), folder / name):
+        if path.is_file():
+            return path
+    raise DataError(f"{name}: the list is neither in {Path.cwd()} nor in {folder}; give a path relative to one of them")
 
 
 def _apply_lists(objects: list[SourceObject], train: Path, test: Path) -> tuple[list[SourceObject], list[str]]:

@@ -21,10 +21,10 @@ from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
-    from pointloom.data.intake import Intake
     from pointloom.data.journal import Journal
     from pointloom.data.records import Failure, ObjectPoints, ObjectRecord, StoreInfo
-    from pointloom.data.sources import Listing, SourceObject
+    from pointloom.data.sources import SourceObject
+    from pointloom.stages.prepare_plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,16 @@ class PrepareParams(StageParams):
     """What to prepare and how.
 
     Attributes:
-        source: ``folder`` reads the files of the source folder, ``synthetic`` generates labelled objects.
+        source: ``folder`` reads the files of the source folder, ``synthetic`` generates labelled objects; any other is
+            a published data set whose official files are in the source folder (`pointloom datasets` lists them).
+        variant: Layout or version of a published data set; without meaning for ``folder`` and ``synthetic``.
         num_objects: How many labelled objects ``synthetic`` generates; without meaning for ``folder``.
         unlabelled_synthetic: How many further objects are generated for pre-training only; they never have a label.
         num_points: Points per object in the store, in farthest-point order.
         seed: Of sampling, splits and generated objects.
         test_fraction: Part of the groups of each category that goes to test, where no list or column says so.
-        up: Up axis of all files; ``auto`` goes by format (glTF and OBJ y, DAE as declared, others z).
-        train_list: Text file of relative paths; relative to the source folder or absolute.
+        up: Up axis of all files; ``auto`` goes by data set or format (glTF and OBJ y, DAE as declared, others z).
+        train_list: Text file of relative paths; itself relative to the workspace or else to the source folder.
         test_list: The same for the test split; files in neither list are left out.
         max_failure_ratio: The stage fails when more than this part of the inputs is quarantined.
         max_file_mb: Larger files are quarantined.
@@ -49,7 +51,11 @@ class PrepareParams(StageParams):
         num_workers: Worker processes; 0 means one per core.
     """
 
-    source: Literal["folder", "synthetic"]
+    source: Literal[
+        *("folder", "synthetic"),
+        *("modelnet40", "modelnet_fewshot", "s3dis", "scanobjectnn", "shapenet55", "shapenetpart"),
+    ]
+    variant: str | None = None
     num_objects: int = Field(ge=0)
     unlabelled_synthetic: int = Field(ge=0)
     num_points: int = Field(ge=16, le=1_000_000)
@@ -63,12 +69,6 @@ class PrepareParams(StageParams):
     timeout_s: float = Field(default=120.0, gt=0)
     max_memory_gb: float = Field(default=4.0, gt=0)
     num_workers: int = Field(default=0, ge=0)
-
-
-_NOT_IN_DIGEST = {
-    *("train_list", "test_list", "num_objects"),  # the objects and their splits themselves are in the digest
-    *("max_failure_ratio", "max_file_mb", "timeout_s", "max_memory_gb", "num_workers"),
-}
 
 
 def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metrics: MetricsOut, state: StateDir) -> None:
@@ -96,30 +96,28 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
         DataError: There is nothing to prepare, too much of it failed, or the disk is full.
         WorkspaceError: Another run is preparing into the same state folder.
     """
-    from pointloom.data.intake import Intake
     from pointloom.data.journal import Journal
     from pointloom.data.shards import write_store
+    from pointloom.stages.prepare_plan import plan_prepare
 
-    listing = list_objects(params, source)
-    intake = Intake(
-        folder=source, num_points=params.num_points, seed=params.seed, up=params.up, max_file_mb=params.max_file_mb
-    )
+    plan = plan_prepare(params, source)
+    listing = plan.listing
     work = state / "prepare"
     _check_disk(work, dataset, num_objects=len(listing.objects), num_points=params.num_points)
     try:
         with Journal(work / "objects.journal") as journal:
-            failures = listing.failures + _work_off(params, listing, intake, journal)
-            _check_failures(params, listing, failures, dataset)
-            settings = params.model_dump(exclude=_NOT_IN_DIGEST)
+            failures = listing.failures + _work_off(params, plan, journal)
+            _check_failures(params, listing.objects, failures, dataset)
             info = write_store(
                 dataset,
-                _finished(listing, intake, journal),
+                _finished(plan, journal),
                 num_points=params.num_points,
                 source=params.source,
-                settings=settings,
+                settings=plan.settings,
                 failures=failures,
-                parts=_part_names(listing),
+                parts=plan.parts,
                 notes=listing.notes,
+                classes=plan.classes,
             )
     except OSError as error:
         raise _explain_full_disk(error, work) from error
@@ -130,44 +128,7 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
     return info
 
 
-def list_objects(params: PrepareParams, source: Path) -> "Listing":
-    """List what is to be prepared.
-
-    Raises:
-        DataError: There is nothing to prepare, or labels and lists are wrong.
-    """
-    from pointloom.data.folder import list_folder
-    from pointloom.data.sources import Listing, list_synthetic, split_notes
-
-    if params.source == "folder":
-        listing = list_folder(
-            source,
-            test_fraction=params.test_fraction,
-            seed=params.seed,
-            train_list=params.train_list,
-            test_list=params.test_list,
-        )
-        num = 0
-    else:
-        listing = Listing([], [], [])
-        num = params.num_objects
-    extra = list_synthetic(
-        num, seed=params.seed, unlabelled=params.unlabelled_synthetic, test_fraction=params.test_fraction
-    )
-    if not listing.objects and not extra:
-        raise DataError("there is nothing to prepare: num_objects and unlabelled_synthetic are 0")
-    notes = list(listing.notes)
-    if params.source == "synthetic":
-        notes.append("The objects are generated by pointloom, they are not real data.")
-        notes += split_notes(extra)
-    if params.unlabelled_synthetic:
-        notes.append(f"Generated objects without labels, for pre-training only: {params.unlabelled_synthetic}.")
-    for note in notes:
-        logger.info(note)
-    return Listing(listing.objects + extra, listing.failures, notes)
-
-
-def _work_off(params: PrepareParams, listing: "Listing", intake: "Intake", journal: "Journal") -> "list[Failure]":
+def _work_off(params: PrepareParams, plan: "Plan", journal: "Journal") -> "list[Failure]":
     """Prepare every object that the journal does not have yet."""
     from tqdm import tqdm
 
@@ -175,6 +136,7 @@ def _work_off(params: PrepareParams, listing: "Listing", intake: "Intake", journ
     from pointloom.data.records import Failure
     from pointloom.data.workers import map_in_workers
 
+    listing, intake = plan.listing, plan.intake
     todo = [o for o in listing.objects if intake.key(o) not in journal]
     done = len(listing.objects) - len(todo)
     if done:
@@ -185,7 +147,7 @@ def _work_off(params: PrepareParams, listing: "Listing", intake: "Intake", journ
         outcomes = map_in_workers(
             intake,
             todo,
-            num_workers=params.num_workers,
+            num_workers=plan.num_workers,
             timeout_s=params.timeout_s,
             max_memory_gb=params.max_memory_gb,
             warm_up=warm_up,
@@ -201,32 +163,22 @@ def _work_off(params: PrepareParams, listing: "Listing", intake: "Intake", journ
     return sorted(failures, key=lambda failure: failure.path)
 
 
-def _finished(
-    listing: "Listing", intake: "Intake", journal: "Journal"
-) -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":
+def _finished(plan: "Plan", journal: "Journal") -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":
     """Yield the finished objects in the order of the listing, with its categories and splits.
 
     Those may have changed since an object was put into the journal; its points have not.
     """
-    for o in listing.objects:
-        key = intake.key(o)
+    for o in plan.listing.objects:
+        key = plan.intake.key(o)
         if key in journal:
             record, points = journal.read(key)
             name = record.name if o.synthetic_index is not None else o.name
             yield replace(record, name=name, category=o.category, group=o.group, split=o.split), points
 
 
-def _part_names(listing: "Listing") -> dict[str, list[str]]:
-    from pointloom.data.synthetic import generate_object
-
-    first: dict[str, SourceObject] = {}
-    for o in listing.objects:
-        if o.synthetic_index is not None and o.category is not None:
-            first.setdefault(o.category, o)
-    return {c: list(generate_object(o.synthetic_index or 0, seed=0, category=c).part_names) for c, o in first.items()}
-
-
-def _check_failures(params: PrepareParams, listing: "Listing", failures: "list[Failure]", dataset: Path) -> None:
+def _check_failures(
+    params: PrepareParams, objects: "list[SourceObject]", failures: "list[Failure]", dataset: Path
+) -> None:
     """Stop when too much was quarantined; files of unsupported formats do not count, they often lie beside others."""
     from pointloom.data.shards import write_failures
 
@@ -235,7 +187,7 @@ def _check_failures(params: PrepareParams, listing: "Listing", failures: "list[F
         logger.warning("left out: %s (%s: %s)", failure.path, failure.reason, failure.detail)
     if len(failures) > 5:
         logger.warning("left out: %d more, see failures.jsonl in %s", len(failures) - 5, dataset)
-    num, total = reasons.total(), len(listing.objects)
+    num, total = reasons.total(), len(objects)
     if num == total or num > params.max_failure_ratio * total:
         path = write_failures(dataset, failures)
         summary = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())

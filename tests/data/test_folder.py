@@ -117,13 +117,26 @@ def test_lists_decide_the_split_and_drop_the_rest(tmp_path: Path) -> None:
     assert "Objects in neither list, left out: 1." in listing.notes
 
 
+def test_lists_of_the_working_directory_win_over_those_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, workspace = tmp_path / "meshes", tmp_path / "ws"
+    touch(folder, "chair/0.off", "chair/1.off")
+    for place, train, test in ((folder, "0", "1"), (workspace, "1", "0")):
+        touch(place, "lists/train.txt", content=f"chair/{train}.off\n")
+        touch(place, "lists/test.txt", content=f"chair/{test}.off\n")
+    monkeypatch.chdir(workspace)
+    listing = listed(folder, train_list="lists/train.txt", test_list="lists/test.txt")
+    assert {o.path: o.split for o in listing.objects} == {"chair/0.off": "test", "chair/1.off": "train"}
+
+
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
         ("chair/0.off\nchair/9.off", "chair/1.off", "1 of 2 listed files are not in the folder, such as 'chair/9.off'"),
         ("chair/0.off", "chair/0.off", "1 files are in the train and in the test list"),
         ("chair/0.off", "", "the list is empty"),
-        ("chair/0.off", None, r"b\.txt: the list is not there"),
+        ("chair/0.off", None, r"b\.txt: the list is neither in"),
     ],
 )
 def test_errors_of_lists_name_an_example(tmp_path: Path, train: str, test: str | None, message: str) -> None:
