@@ -45,6 +45,10 @@ class Optimization:
         precision: ``bf16`` runs matrix products in bfloat16 (autocast), ``fp32`` does not.
         clip_norm: Gradient L2 norm limit, 0 = off.
         beta2: AdamW's decay of the squared gradients.
+        fast: Beginnings of the names of parameters whose learning rate peaks at ``fast_factor`` times ``lr``.
+        fast_factor: See ``fast``.
+        double_step: Update twice per batch with the same gradients, first without clipping, as the official
+            segmentation scripts of the Point-MAE family do.
     """
 
     epochs: int
@@ -56,6 +60,9 @@ class Optimization:
     schedule: str
     precision: str
     beta2: float = 0.999
+    fast: tuple[str, ...] = ()
+    fast_factor: float = 1.0
+    double_step: bool = False
 
 
 @dataclass
@@ -101,7 +108,12 @@ def fit(
     torch.manual_seed(seed)
     trainable.to(device).train()
     optimizer = build_optimizer(
-        trainable, lr=optimization.lr, weight_decay=optimization.weight_decay, beta2=optimization.beta2
+        trainable,
+        lr=optimization.lr,
+        weight_decay=optimization.weight_decay,
+        beta2=optimization.beta2,
+        fast=optimization.fast,
+        fast_factor=optimization.fast_factor,
     )
     done = _restore(state, trainable, optimizer) if state else _Progress()
     run = _Run(trainable, optimizer, loader, optimization, device, state, done, time.process_time() - done.cpu_s)
@@ -146,15 +158,8 @@ def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dic
     first_step = done.step
     rate = schedule.lr
     for step, batch in enumerate(run.loader.batches(done.epoch, first_step=first_step), start=first_step):
-        rate = learning_rate(
-            schedule=schedule.schedule,
-            epoch=done.epoch + step / steps,
-            epochs=schedule.epochs,
-            base=schedule.lr,
-            minimum=schedule.min_lr,
-            warmup_epochs=schedule.warmup_epochs,
-        )
-        losses.append(_step(run, batch.to(run.device), rate))
+        rate = _set_rates(run, done.epoch + step / steps)
+        losses.append(_step(run, batch.to(run.device)))
         on_step()
         if step + 1 < steps and (stop.signal is not None or run.save_is_due()):
             _add(done, losses, first_step)
@@ -169,12 +174,31 @@ def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dic
     return row
 
 
-def _step(run: _Run, batch: Batch, rate: float) -> dict[str, Tensor]:
+def _set_rates(run: _Run, epoch: float) -> float:
+    """Set the learning rate of every group at a moment of the run and return the slow one."""
+    schedule = run.optimization
+
+    def rate(factor: float) -> float:
+        return learning_rate(
+            schedule=schedule.schedule,
+            epoch=epoch,
+            epochs=schedule.epochs,
+            base=factor * schedule.lr,
+            minimum=schedule.min_lr,
+            warmup_epochs=schedule.warmup_epochs,
+        )
+
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate(group.get("factor", 1.0))
+    return rate(1.0)
+
+
+def _step(run: _Run, batch: Batch) -> dict[str, Tensor]:
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.optimization.precision == "bf16"):
         losses = run.trainable(batch)
     losses["loss"].backward()
+    if run.optimization.double_step:
+        run.optimizer.step()
     if run.optimization.clip_norm > 0:
         nn.utils.clip_grad_norm_(run.trainable.parameters(), run.optimization.clip_norm, foreach=True)
     run.optimizer.step()

@@ -6,25 +6,58 @@ import torch
 from torch import nn
 
 
-def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    module: nn.Module, *, weight_decay: float, fast: tuple[str, ...] = (), fast_factor: float = 1.0
+) -> list[dict[str, object]]:
     """Split trainable parameters: vectors, biases and tokens are not decayed, everything else is.
 
     This is the rule of the Point-MAE family, which goes by name: a parameter whose name contains ``token`` is not
     decayed.
+
+    Args:
+        module: What to train.
+        weight_decay: Of decayed parameters.
+        fast: Beginnings of the names of parameters that learn faster; all of them are decayed, as in the transfer
+            protocols of ACT, ReCon and Point-PQAE.
+        fast_factor: How much faster; every group carries its ``factor``.
+
+    Raises:
+        ValueError: ``fast`` names no trainable parameter.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
+    quick: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
+        if fast and name.startswith(fast):
+            quick.append(parameter)
+            continue
         undecayed = parameter.ndim == 1 or name.endswith(".bias") or "token" in name
         (plain if undecayed else decayed).append(parameter)
-    return [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
+    if fast and not quick:
+        raise ValueError(f"no trainable parameter has a name that begins with {' or '.join(fast)}")
+    groups: list[dict[str, object]] = [
+        {"params": plain, "weight_decay": 0.0, "factor": 1.0},
+        {"params": decayed, "weight_decay": weight_decay, "factor": 1.0},
+    ]
+    if quick:
+        groups.append({"params": quick, "weight_decay": weight_decay, "factor": fast_factor})
+    return groups
 
 
-def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:
+def build_optimizer(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    beta2: float,
+    fast: tuple[str, ...] = (),
+    fast_factor: float = 1.0,
+) -> torch.optim.AdamW:
     """Build AdamW with the fused update; the decay of the mean gradient is 0.9."""
-    return torch.optim.AdamW(parameter_groups(module, weight_decay=weight_decay), lr=lr, betas=(0.9, beta2), fused=True)
+    groups = parameter_groups(module, weight_decay=weight_decay, fast=fast, fast_factor=fast_factor)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=True)
 
 
 def learning_rate(
