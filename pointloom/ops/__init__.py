@@ -5,20 +5,26 @@ from pointloom.ops.backend import choose_backend
 from pointloom.ops.chamfer import chamfer_distance
 from pointloom.ops.contrastive import contrastive_loss
 from pointloom.ops.gather import gather_rows
-from pointloom.ops.neighbors import gather_points, group_points, interpolate_features, knn
+from pointloom.ops.grouping import gather_points, group_points
+from pointloom.ops.interpolation import interpolate_features
+from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragged
 from pointloom.ops.pooling import max_over_points
-from pointloom.ops.sampling import farthest_point_sampling
+from pointloom.ops.sampling import farthest_point_sampling, farthest_point_sampling_ragged
 
 __all__ = [
+    "ball_query",
+    "ball_query_ragged",
     "chamfer_distance",
     "choose_backend",
     "contrastive_loss",
     "farthest_point_sampling",
+    "farthest_point_sampling_ragged",
     "fps_order",
     "gather_points",
     "gather_rows",
     "group_points",
     "interpolate_features",
     "knn",
+    "knn_ragged",
     "max_over_points",
 ]

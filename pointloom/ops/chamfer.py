@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pointloom.ops.neighbors import gather_points, knn
+from pointloom.ops.grouping import gather_points
+from pointloom.ops.neighbors import knn
 
 
 def chamfer_distance(

@@ -1,18 +1,19 @@
-"""Nearest neighbours, gathering, patches around centres and feature interpolation."""
+"""Nearest neighbours and ball query, exact: float32 distances from plain differences, ties to the lower index."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointloom import kernels
+from pointloom.kernels.balls import ball_clouds
+from pointloom.kernels.nearest import knn_clouds
 from pointloom.ops.backend import choose_backend
-from pointloom.ops.sampling import farthest_point_sampling
-from pointloom.structures import Groups
+from pointloom.ops.segments import even_starts, require_finite, starts_of
 
-_CDIST_MODE = (
-    "donot_use_mm_for_euclid_dist"  # the matrix-product form loses precision for coordinates of several metres
-)
+_MAX_PAIRS = 2**24  # distances that the torch reference holds at once
+_INDEX_BITS = 32
 
 
 def knn(
@@ -22,67 +23,220 @@ def knn(
 
     Args:
         query: Where to look from.
-        coord: The points to find.
+        coord: The points to find, in the unit of ``query``.
         k: How many, 1 to n.
-        backend: ``torch`` or ``numba``; None lets ``choose_backend`` decide. They differ in the order of ties only.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
 
     Raises:
-        ValueError: ``k`` is not in 1..n, or (numba) a coordinate is not finite.
+        ValueError: ``k`` is not in 1..n, or (on a CPU) a coordinate is not finite.
     """
-    N = coord.shape[1]
+    (B, M, _), N = query.shape, coord.shape[1]
     if not 1 <= k <= N:
         raise ValueError(f"cannot find {k} neighbours in clouds of {N} points; give 1 to {N}")
-    query, coord = query.detach().float(), coord.detach().float()
+    query, coord = _plain(query), _plain(coord)
     if choose_backend(coord.device, backend) == "numba":
-        index = np.empty((*query.shape[:2], k), dtype=np.int64)
-        if not kernels.knn_batch(query.contiguous().numpy(), coord.contiguous().numpy(), index):
-            raise ValueError("coordinates must be finite, got NaN or infinity")
-        return torch.from_numpy(index)
-    with torch.autocast(device_type=coord.device.type, enabled=False):
-        distance = torch.cdist(query, coord, compute_mode=_CDIST_MODE)
-        return distance.topk(k, dim=-1, largest=False, sorted=True).indices
+        starts, ends = even_starts(B, M), even_starts(B, N)
+        return _knn_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, k).view(B, M, k)
+    return _in_blocks(lambda part: _knn_torch(part, coord, k), query, N)
 
 
-def gather_points(feature: Float[Tensor, "b n c"], index: Int[Tensor, "b *m"]) -> Float[Tensor, "b *m c"]:
-    """Pick rows of every cloud by index."""
-    flat = index.flatten(1)
-    picked = feature.gather(1, flat.unsqueeze(-1).expand(-1, -1, feature.shape[-1]))
-    return picked.unflatten(1, index.shape[1:])
-
-
-def group_points(
-    coord: Float[Tensor, "b n 3"],
-    num_groups: int,
-    group_size: int,
+def knn_ragged(
+    query: Float[Tensor, "q 3"],
+    query_offset: Int[Tensor, " b"],
+    coord: Float[Tensor, "p 3"],
+    offset: Int[Tensor, " b"],
+    k: int,
     *,
-    skip_near_origin: float = 0.0,
-) -> Groups:
-    """Cut clouds into patches: farthest point samples as centres, their nearest neighbours as members.
-
-    Raises:
-        ValueError: There are fewer points than groups or than members of a group.
-    """
-    chosen = farthest_point_sampling(coord, num_groups, skip_near_origin=skip_near_origin)
-    centers = gather_points(coord, chosen)
-    index = knn(centers, coord, group_size)
-    neighborhood = gather_points(coord, index) - centers.unsqueeze(2)
-    return Groups(centers=centers, neighborhood=neighborhood, index=index)
-
-
-def interpolate_features(
-    query: Float[Tensor, "b m 3"], centers: Float[Tensor, "b t 3"], feature: Float[Tensor, "b t c"], *, k: int = 3
-) -> Float[Tensor, "b m c"]:
-    """Spread features from centres to points, weighted by inverse squared distance (PointNet++, section 3.4).
+    backend: str | None = None,
+) -> Int[Tensor, "q k"]:
+    """Find neighbours in clouds of different sizes that lie one after the other.
 
     Args:
-        query: Where features are wanted.
-        centers: Where features are known.
-        feature: The known features.
-        k: How many nearest centres contribute; fewer where there are fewer centres.
+        query: Where to look from.
+        query_offset: Where the queries of each cloud end.
+        coord: The points to find.
+        offset: Where each cloud ends.
+        k: How many, at most the size of the smallest cloud.
+        backend: As for ``knn``.
+
+    Returns:
+        Rows of ``coord``, nearest first, all from the query's own cloud.
+
+    Raises:
+        ValueError: The offsets do not fit, a cloud has fewer than ``k`` points, or (on a CPU) a coordinate is not
+            finite.
     """
-    k = min(k, centers.shape[1])
-    index = knn(query, centers, k)
-    offset = gather_points(centers, index) - query.unsqueeze(2)
-    weight = 1.0 / (offset.square().sum(-1) + 1e-8)
-    weight = weight / weight.sum(-1, keepdim=True)
-    return (gather_points(feature, index) * weight.unsqueeze(-1)).sum(2)
+    query_starts, starts = _paired_starts(query, query_offset, coord, offset)
+    smallest = int(starts.diff().min())
+    if not 1 <= k <= smallest:
+        raise ValueError(f"cannot find {k} neighbours: the smallest cloud has {smallest} points")
+    query, coord = _plain(query), _plain(coord)
+    if choose_backend(coord.device, backend) == "numba":
+        index = _knn_numba(query, query_starts, coord, starts, k)
+    else:
+        index = _cloud_by_cloud(lambda q, c: knn(q, c, k, backend="torch"), query, query_starts, coord, starts)
+    return _as_rows(index, query_starts, starts)
+
+
+def ball_query(
+    query: Float[Tensor, "b m 3"],
+    coord: Float[Tensor, "b n 3"],
+    radius: float,
+    num: int,
+    *,
+    backend: str | None = None,
+) -> Int[Tensor, "b m num"]:
+    """Return the first ``num`` points by index that are nearer than ``radius`` to every query (PointNet++, section 3.2).
+
+    Args:
+        query: Centres of the balls.
+        coord: The points to find, in the unit of ``query``.
+        radius: Radius of the balls, above 0; points at exactly this distance are outside.
+        num: Length of the result, at least 1. A ball with fewer points repeats its first; one without any point has
+            index 0 everywhere, as in the published extension.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
+
+    Raises:
+        ValueError: ``radius`` or ``num`` is out of range, or (on a CPU) a coordinate is not finite.
+    """
+    _check_ball(radius, num)
+    (B, M, _), N = query.shape, coord.shape[1]
+    query, coord = _plain(query), _plain(coord)
+    if choose_backend(coord.device, backend) == "numba":
+        starts, ends = even_starts(B, M), even_starts(B, N)
+        return _ball_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, radius, num).view(B, M, num)
+    return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
+
+
+def ball_query_ragged(
+    query: Float[Tensor, "q 3"],
+    query_offset: Int[Tensor, " b"],
+    coord: Float[Tensor, "p 3"],
+    offset: Int[Tensor, " b"],
+    radius: float,
+    num: int,
+    *,
+    backend: str | None = None,
+) -> Int[Tensor, "q num"]:
+    """Find the points in balls in clouds of different sizes that lie one after the other.
+
+    Args:
+        query: Centres of the balls.
+        query_offset: Where the queries of each cloud end.
+        coord: The points to find.
+        offset: Where each cloud ends.
+        radius: As for ``ball_query``.
+        num: As for ``ball_query``; a ball without any point has the first point of its cloud everywhere.
+        backend: As for ``ball_query``.
+
+    Returns:
+        Rows of ``coord``, all from the query's own cloud.
+
+    Raises:
+        ValueError: The offsets do not fit, ``radius`` or ``num`` is out of range, or (on a CPU) a coordinate is not
+            finite.
+    """
+    _check_ball(radius, num)
+    query_starts, starts = _paired_starts(query, query_offset, coord, offset)
+    query, coord = _plain(query), _plain(coord)
+    if choose_backend(coord.device, backend) == "numba":
+        index = _ball_numba(query, query_starts, coord, starts, radius, num)
+    else:
+        index = _cloud_by_cloud(
+            lambda q, c: ball_query(q, c, radius, num, backend="torch"), query, query_starts, coord, starts
+        )
+    return _as_rows(index, query_starts, starts)
+
+
+def _plain(coord: Float[Tensor, "*rows 3"]) -> Float[Tensor, "*rows 3"]:
+    coord = coord.detach().float().contiguous()
+    require_finite(coord)
+    return coord
+
+
+def _check_ball(radius: float, num: int) -> None:
+    if not radius > 0 or num < 1:
+        raise ValueError(f"a ball query needs a radius above 0 and at least 1 point, got {radius} and {num}")
+
+
+def _paired_starts(
+    query: Float[Tensor, "q 3"], query_offset: Int[Tensor, " b"], coord: Float[Tensor, "p 3"], offset: Int[Tensor, " b"]
+) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
+    return starts_of(query_offset, len(query), "query"), starts_of(offset, len(coord), "coord")
+
+
+def _as_rows(
+    index: Int[Tensor, "q k"], query_starts: Int[Tensor, " s"], starts: Int[Tensor, " s"]
+) -> Int[Tensor, "q k"]:
+    """Count from the start of all clouds instead of the start of the own one."""
+    return index + starts[:-1].repeat_interleave(query_starts.diff()).to(index.device)[:, None]
+
+
+def _knn_numba(
+    query: Float[Tensor, "q 3"],
+    query_starts: Int[Tensor, " s"],
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    k: int,
+) -> Int[Tensor, "q k"]:
+    index = np.empty((len(query), k), dtype=np.int64)
+    if not knn_clouds(query.numpy(), query_starts.numpy(), coord.numpy(), starts.numpy(), index):
+        raise ValueError("squared distances must be finite in float32: some coordinates are too large")
+    return torch.from_numpy(index)
+
+
+def _ball_numba(
+    query: Float[Tensor, "q 3"],
+    query_starts: Int[Tensor, " s"],
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    radius: float,
+    num: int,
+) -> Int[Tensor, "q num"]:
+    index = np.empty((len(query), num), dtype=np.int64)
+    ball_clouds(query.numpy(), query_starts.numpy(), coord.numpy(), starts.numpy(), np.float32(radius), index)
+    return torch.from_numpy(index)
+
+
+def _in_blocks(
+    search: Callable[[Tensor], Tensor], query: Float[Tensor, "b m 3"], num_points: int
+) -> Int[Tensor, "b m _"]:
+    """Search for a few queries at a time, so that the distances to all points fit into memory."""
+    block = max(1, _MAX_PAIRS // max(1, len(query) * num_points))
+    return torch.cat([search(part) for part in query.split(block, dim=1)], dim=1)
+
+
+def _squared_distances(query: Float[Tensor, "b m 3"], coord: Float[Tensor, "b n 3"]) -> Float[Tensor, "b m n"]:
+    dx, dy, dz = (query[:, :, None, a] - coord[:, None, :, a] for a in range(3))
+    return dx * dx + dy * dy + dz * dz
+
+
+def _knn_torch(query: Float[Tensor, "b m 3"], coord: Float[Tensor, "b n 3"], k: int) -> Int[Tensor, "b m k"]:
+    """Sort by distance and index at once: the bits of a float that is not negative are in order as an integer."""
+    bits = _squared_distances(query, coord).view(torch.int32).long()
+    key = (bits << _INDEX_BITS) | torch.arange(coord.shape[1], device=coord.device)
+    return key.topk(k, dim=-1, largest=False, sorted=True).values & (2**_INDEX_BITS - 1)
+
+
+def _ball_torch(
+    query: Float[Tensor, "b m 3"], coord: Float[Tensor, "b n 3"], radius: float, num: int
+) -> Int[Tensor, "b m num"]:
+    N = coord.shape[1]
+    limit = torch.tensor(radius, dtype=torch.float32, device=coord.device).square()
+    position = torch.arange(N, device=coord.device)
+    hits = torch.where(_squared_distances(query, coord) < limit, position, N)
+    index = hits.topk(min(num, N), dim=-1, largest=False, sorted=True).values
+    index = torch.nn.functional.pad(index, (0, num - index.shape[-1]), value=N)
+    first = index[..., :1]
+    return torch.where(index == N, torch.where(first == N, 0, first), index)
+
+
+def _cloud_by_cloud(
+    search: Callable[[Tensor, Tensor], Tensor],
+    query: Float[Tensor, "q 3"],
+    query_starts: Int[Tensor, " s"],
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+) -> Int[Tensor, "q _"]:
+    queries, clouds = query.split(query_starts.diff().tolist()), coord.split(starts.diff().tolist())
+    return torch.cat([search(q[None], c[None])[0] for q, c in zip(queries, clouds, strict=True)])

@@ -1,4 +1,4 @@
-"""Farthest point sampling: the reference in torch, a one-pass kernel for batches, a pruned kernel for full orders.
+"""Farthest point sampling: the reference in torch, and kernels that skip what cannot change.
 
 All of them are exact and agree index by index: the first index is ``start``, the next one is the first index with the
 largest squared distance (float32, plain differences) to the points chosen so far.
@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointloom import kernels
+from pointloom.kernels.farthest import fps_clouds
 from pointloom.ops.backend import choose_backend
+from pointloom.ops.segments import even_starts, require_finite, starts_of
 
 
 def farthest_point_sampling(
@@ -29,38 +30,91 @@ def farthest_point_sampling(
         start: Index of the first point.
         skip_near_origin: Points with a squared norm of at most this are never chosen (except as ``start``). The
             CUDA kernel that published checkpoints were trained with uses 1e-3; 0 switches the rule off.
-        backend: ``torch`` or ``numba``; None lets ``choose_backend`` decide.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
 
     Returns:
         Indices in the order of choice.
 
     Raises:
-        ValueError: ``num`` or ``start`` is out of range, or a coordinate is not finite.
+        ValueError: ``num`` or ``start`` is out of range, or (on a CPU) a coordinate is not finite.
     """
     B, N, _ = coord.shape
     if not 1 <= num <= N:
         raise ValueError(f"cannot choose {num} points from clouds of {N}; give 1 to {N}")
     if not 0 <= start < N:
         raise ValueError(f"start index {start} is outside of clouds of {N} points")
+    coord = coord.detach().float().contiguous()
+    require_finite(coord)
     if choose_backend(coord.device, backend) == "numba":
-        points = coord.detach().float().contiguous().numpy()
-        chosen = np.empty((B, num), dtype=np.int64)
-        if not kernels.fps_batch(points, chosen, start, np.float32(skip_near_origin)):
-            raise ValueError("coordinates must be finite, got NaN or infinity")
-        return torch.from_numpy(chosen)
-    return _fps_torch(coord.detach().float(), num, start, skip_near_origin)
+        starts, ends = even_starts(B, N), even_starts(B, num)
+        return _fps_numba(coord.view(-1, 3), starts, ends, start, skip_near_origin).view(B, num)
+    return _fps_torch(coord, num, start, skip_near_origin)
+
+
+def farthest_point_sampling_ragged(
+    coord: Float[Tensor, "p 3"],
+    offset: Int[Tensor, " b"],
+    num: Int[Tensor, " b"],
+    *,
+    start: int = 0,
+    skip_near_origin: float = 0.0,
+    backend: str | None = None,
+) -> Int[Tensor, " q"]:
+    """Choose points from clouds of different sizes that lie one after the other.
+
+    Args:
+        coord: All points; any unit.
+        offset: Where each cloud ends.
+        num: How many points to choose from each.
+        start: Index of the first point within every cloud.
+        skip_near_origin: As for ``farthest_point_sampling``.
+        backend: As for ``farthest_point_sampling``.
+
+    Returns:
+        Rows of ``coord``, cloud after cloud.
+
+    Raises:
+        ValueError: The offsets do not fit, a cloud has too few points for ``num`` or ``start``, or (on a CPU) a
+            coordinate is not finite.
+    """
+    starts, wanted = starts_of(offset, len(coord), "coord"), num.detach().cpu().long()
+    for cloud, (size, count) in enumerate(zip(starts.diff().tolist(), wanted.tolist(), strict=True)):
+        if not 1 <= count <= size:
+            raise ValueError(f"cannot choose {count} points from cloud {cloud} of {size}; give 1 to {size}")
+        if not 0 <= start < size:
+            raise ValueError(f"start index {start} is outside of cloud {cloud} of {size} points")
+    coord = coord.detach().float().contiguous()
+    require_finite(coord)
+    ends = torch.cat([wanted.new_zeros(1), wanted.cumsum(0)])
+    if choose_backend(coord.device, backend) == "numba":
+        chosen = _fps_numba(coord, starts, ends, start, skip_near_origin)
+    else:
+        clouds = zip(coord.split(starts.diff().tolist()), wanted.tolist(), strict=True)
+        chosen = torch.cat([_fps_torch(cloud[None], n, start, skip_near_origin)[0] for cloud, n in clouds])
+    return chosen + starts[:-1].repeat_interleave(wanted).to(chosen.device)
+
+
+def _fps_numba(
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    chosen_starts: Int[Tensor, " s"],
+    start: int,
+    skip_near_origin: float,
+) -> Int[Tensor, " q"]:
+    chosen = np.empty(int(chosen_starts[-1]), dtype=np.int64)
+    skip = np.float32(skip_near_origin)
+    fps_clouds(coord.numpy(), starts.numpy(), chosen, chosen_starts.numpy(), start, skip)
+    return torch.from_numpy(chosen)
 
 
 def _fps_torch(coord: Float[Tensor, "b n 3"], num: int, start: int, skip_near_origin: float) -> Int[Tensor, "b num"]:
     B, N, _ = coord.shape
-    if coord.device.type == "cpu" and not bool(torch.isfinite(coord).all()):
-        raise ValueError("coordinates must be finite, got NaN or infinity")
+    x, y, z = coord.unbind(-1)
     distance = torch.full((B, N), torch.inf, device=coord.device)
     if skip_near_origin > 0:
-        distance.masked_fill_(coord.square().sum(-1) <= skip_near_origin, -1.0)
+        distance.masked_fill_(x * x + y * y + z * z <= skip_near_origin, -1.0)
     chosen = torch.empty((B, num), dtype=torch.long, device=coord.device)
     current = torch.full((B, 1), start, dtype=torch.long, device=coord.device)
-    x, y, z = coord.unbind(-1)
     for i in range(num):
         chosen[:, i : i + 1] = current
         dx = x - x.gather(1, current)
