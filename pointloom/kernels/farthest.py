@@ -18,7 +18,7 @@ def fps_clouds(
     start: int,
     skip: np.float32,
 ) -> None:  # pragma: no cover - compiled
-    """Fill ``chosen`` (q,) with samples of every cloud in ``points`` (p, 3), as many as ``chosen_starts`` has room for."""
+    """Fill ``chosen`` (q,) with samples of every cloud in ``points`` (p, 3), as many as ``chosen_starts`` says."""
     for b in range(len(starts) - 1):
         cloud = points[starts[b] : starts[b + 1]]
         fps_cloud(cloud, chosen[chosen_starts[b] : chosen_starts[b + 1]], start, skip, False)

@@ -81,12 +81,12 @@ def knn_ragged(
 def ball_query(
     query: Float[Tensor, "b m 3"],
     coord: Float[Tensor, "b n 3"],
+    *,
     radius: float,
     num: int,
-    *,
     backend: str | None = None,
 ) -> Int[Tensor, "b m num"]:
-    """Return the first ``num`` points by index that are nearer than ``radius`` to every query (PointNet++, section 3.2).
+    """Return the first ``num`` points by index that are nearer than ``radius`` to each query (PointNet++, section 3.2).
 
     Args:
         query: Centres of the balls.
@@ -104,7 +104,7 @@ def ball_query(
     query, coord = _plain(query), _plain(coord)
     if choose_backend(coord.device, backend) == "numba":
         starts, ends = even_starts(B, M), even_starts(B, N)
-        return _ball_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, radius, num).view(B, M, num)
+        return _ball_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, radius=radius, num=num).view(B, M, num)
     return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
 
 
@@ -113,9 +113,9 @@ def ball_query_ragged(
     query_offset: Int[Tensor, " b"],
     coord: Float[Tensor, "p 3"],
     offset: Int[Tensor, " b"],
+    *,
     radius: float,
     num: int,
-    *,
     backend: str | None = None,
 ) -> Int[Tensor, "q num"]:
     """Find the points in balls in clouds of different sizes that lie one after the other.
@@ -140,10 +140,10 @@ def ball_query_ragged(
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
     query, coord = _plain(query), _plain(coord)
     if choose_backend(coord.device, backend) == "numba":
-        index = _ball_numba(query, query_starts, coord, starts, radius, num)
+        index = _ball_numba(query, query_starts, coord, starts, radius=radius, num=num)
     else:
         index = _cloud_by_cloud(
-            lambda q, c: ball_query(q, c, radius, num, backend="torch"), query, query_starts, coord, starts
+            lambda q, c: ball_query(q, c, radius=radius, num=num, backend="torch"), query, query_starts, coord, starts
         )
     return _as_rows(index, query_starts, starts)
 
@@ -190,6 +190,7 @@ def _ball_numba(
     query_starts: Int[Tensor, " s"],
     coord: Float[Tensor, "p 3"],
     starts: Int[Tensor, " s"],
+    *,
     radius: float,
     num: int,
 ) -> Int[Tensor, "q num"]:
