@@ -113,11 +113,20 @@ def _stage_command(name: str, function: Callable[..., None]) -> StageCommand:
                 **need,
             )
         )
+    options.append(
+        click.Option(["--executor-input"], metavar="JSON", help="Given by Kubeflow Pipelines; of no use elsewhere.")
+    )
 
-    def run(params: str, **paths: Path) -> None:
+    def run(params: str, executor_input: str | None, **paths: Path) -> None:
         from pointloom.stages.read_params import read_params
 
-        function(read_params(signature.params, params), **paths)
+        values = read_params(signature.params, params)
+        if executor_input is None:
+            function(values, **paths)
+        else:
+            from pointloom.stages.executor import run_step
+
+            run_step(signature, values, paths, executor_input)
 
     command = StageCommand(name, params=options, callback=run, help=_prose(signature.doc))
     command.signature = signature

@@ -236,14 +236,18 @@ def versions() -> dict[str, str]:
 
 
 def code_revision() -> dict[str, Any]:
-    """Return the git revision of pointloom's own source and whether it was edited; None for an installed package."""
+    """Return the git revision of pointloom's own source and whether it was edited; None for an installed package.
+
+    Images are built from a clean checkout and say which one in ``POINTLOOM_GIT_REVISION``.
+    """
     package = Path(__file__).resolve().parents[1]
     try:
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         revision = _git(package, "rev-parse", "HEAD")
         return {"revision": revision, "dirty": bool(_git(package, "status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
-        return {"revision": None, "dirty": None}
+        built_from = os.environ.get("POINTLOOM_GIT_REVISION") or None
+        return {"revision": built_from, "dirty": False if built_from else None}
 
 
 def _git(folder: Path, *arguments: str) -> str:
