@@ -25,11 +25,11 @@ def _latin1(text: str, encoding: str = "latin1") -> bytes:
 
 def _allowed() -> Mapping[tuple[str, str], Callable[..., Any]]:
     """Return all that a pickle may call: what NumPy's arrays and numbers are made with, old and new names."""
-    reconstruct, state, *_ = np.empty(0).__reduce__()
-    scalar = np.float32(0).__reduce__()[0]
-    frombuffer = np.empty(1).__reduce_ex__(5)[0]
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    scalar: Any = np.float32(0).__reduce__()[0]
+    frombuffer: Any = np.empty(1).__reduce_ex__(5)[0]
     table: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "ndarray"): state[0],
+        ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("_codecs", "encode"): _latin1,
     }

@@ -84,7 +84,7 @@ class StoreInfo:
     Attributes:
         num_points: Points per object.
         classes: Class names in label order.
-        source: ``folder`` or ``synthetic``.
+        source: ``folder``, ``synthetic``, or the name of a published data set.
         digest: SHA-256 over uids, labels, splits, source hashes and the parameters that shape the points.
         counts: Number of objects in total, per split, without a label, and with each warning.
         quarantined: Number of inputs left out.

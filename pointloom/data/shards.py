@@ -51,6 +51,7 @@ def write_store(
     failures: Sequence[Failure] = (),
     parts: Mapping[str, Sequence[str]] | None = None,
     notes: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
 ) -> StoreInfo:
     """Write a complete store beside ``target`` and put it in place in one step.
 
@@ -58,11 +59,12 @@ def write_store(
         target: Folder of the store; an older one is replaced only when the new one is complete.
         objects: Streamed, at most 64 are in memory at a time.
         num_points: Points per object.
-        source: ``folder`` or ``synthetic``.
+        source: ``folder``, ``synthetic``, or the name of a published data set.
         settings: Parameters that shape the points; part of the digest.
         failures: Inputs that were left out.
         parts: Part names per category; segments are stored only when given.
         notes: Sentences for the report.
+        classes: Class names in label order; None sorts the categories of the labelled objects.
 
     Raises:
         DataError: There is no object, or two have the same uid.
@@ -76,12 +78,13 @@ def write_store(
             )
         if len({record.uid for record in records}) != len(records):
             raise DataError(f"{target}: two objects have the same uid; uids must be unique")
-        classes = tuple(sorted({r.category for r in records if r.category is not None and r.split != "pretrain"}))
-        labels = [_label(record, classes) for record in records]
+        found = {r.category for r in records if r.category is not None and r.split != "pretrain"}
+        names = tuple(sorted(found) if classes is None else classes)
+        labels = [_label(record, names) for record in records]
         _write_index(partial / "index.parquet", records, labels)
         info = StoreInfo(
             num_points=num_points,
-            classes=classes,
+            classes=names,
             source=source,
             digest=_digest(records, labels, settings),
             counts=_counts(records, labels),

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+Source = Literal[
+    "folder", "synthetic", "modelnet40", "modelnet_fewshot", "s3dis", "scanobjectnn", "shapenet55", "shapenetpart"
+]
+
+
 class PrepareParams(StageParams):
     """What to prepare and how.
 
@@ -51,10 +56,7 @@ class PrepareParams(StageParams):
         num_workers: Worker processes; 0 means one per core.
     """
 
-    source: Literal[
-        *("folder", "synthetic"),
-        *("modelnet40", "modelnet_fewshot", "s3dis", "scanobjectnn", "shapenet55", "shapenetpart"),
-    ]
+    source: Source
     variant: str | None = None
     num_objects: int = Field(ge=0)
     unlabelled_synthetic: int = Field(ge=0)
