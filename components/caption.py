@@ -1,0 +1,35 @@
+"""Component ``caption``."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Output
+
+from components.images import MULTIMODAL
+
+
+@dsl.container_component
+def caption(
+    name: str,
+    params: str,
+    dataset: Input[Dataset],
+    views: Input[Dataset],
+    captions: Output[Dataset],
+    metrics: Output[Metrics],
+    state: str = "/tmp/state",
+) -> dsl.ContainerSpec:
+    """Write sentences about every object, best first.
+
+    The stage finds ``name``, its entry in the parameters, in the executor input.
+    """
+    return dsl.ContainerSpec(
+        image=MULTIMODAL,
+        command=["pointloom", "caption"],
+        args=[
+            "--params", params,
+            "--dataset", dataset.path,
+            "--views", views.path,
+            "--captions", captions.path,
+            "--metrics", metrics.path,
+            "--state", state,
+            "--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )  # fmt: skip

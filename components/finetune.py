@@ -1,0 +1,35 @@
+"""Component ``finetune``."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.images import TRAIN
+
+
+@dsl.container_component
+def finetune(
+    name: str,
+    params: str,
+    dataset: Input[Dataset],
+    encoder: Input[Model],
+    result: Output[Artifact],
+    metrics: Output[Metrics],
+    state: str = "/tmp/state",
+) -> dsl.ContainerSpec:
+    """Train an encoder end to end to classify objects and test it on objects it has never seen.
+
+    The stage finds ``name``, its entry in the parameters, in the executor input.
+    """
+    return dsl.ContainerSpec(
+        image=TRAIN,
+        command=["pointloom", "finetune"],
+        args=[
+            "--params", params,
+            "--dataset", dataset.path,
+            "--encoder", encoder.path,
+            "--result", result.path,
+            "--metrics", metrics.path,
+            "--state", state,
+            "--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )  # fmt: skip

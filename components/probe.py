@@ -1,0 +1,35 @@
+"""Component ``probe``."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+from components.images import TRAIN
+
+
+@dsl.container_component
+def probe(
+    name: str,
+    params: str,
+    dataset: Input[Dataset],
+    encoder: Input[Model],
+    result: Output[Artifact],
+    metrics: Output[Metrics],
+    state: str = "/tmp/state",
+) -> dsl.ContainerSpec:
+    """Classify objects by the frozen features of an encoder, and keep the features for pictures and retrieval.
+
+    The stage finds ``name``, its entry in the parameters, in the executor input.
+    """
+    return dsl.ContainerSpec(
+        image=TRAIN,
+        command=["pointloom", "probe"],
+        args=[
+            "--params", params,
+            "--dataset", dataset.path,
+            "--encoder", encoder.path,
+            "--result", result.path,
+            "--metrics", metrics.path,
+            "--state", state,
+            "--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+        ],
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""The stages as Kubeflow pipelines: graphs, compiling, submitting. Needs kfp; none of this is in the wheel."""

@@ -1,0 +1,172 @@
+"""What ``cluster.yaml`` may say, and how a step gets it: image, size, storage, secrets, nodes, retries."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from kfp import kubernetes
+from kfp.dsl import PipelineTask
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pointloom.errors import ParamsError
+from pointloom.stages import STAGES
+from pointloom.stages.params import StageParams
+from pointloom.stages.read_params import read_yaml
+
+DEFAULT = Path(__file__).with_name("cluster.yaml")
+SECRET_NAME = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|WEBHOOK|API_?KEY|ACCESS_?KEY|PRIVATE", re.IGNORECASE)
+
+
+class Images(StageParams):
+    """Where images come from."""
+
+    registry: str
+    pull_secrets: list[str]
+    pull_policy: Literal["Always", "IfNotPresent", "Never"]
+
+
+class Storage(StageParams):
+    """A volume that all steps share."""
+
+    claim: str = Field(min_length=1)
+    mount: str = Field(pattern="^/.+")
+
+
+class SecretKey(StageParams):
+    """One value of a Kubernetes secret."""
+
+    secret: str = Field(min_length=1)
+    key: str = Field(min_length=1)
+
+
+class SecretEnv(SecretKey):
+    """An environment variable from a secret."""
+
+    env: str = Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    optional: bool
+
+
+class Toleration(StageParams):
+    """A taint that a step does not mind."""
+
+    key: str
+    operator: Literal["Exists", "Equal"]
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class Nodes(StageParams):
+    """Where steps may run."""
+
+    tolerations: list[Toleration] = Field(default_factory=list)
+    node_selector: dict[str, str] = Field(default_factory=dict)
+
+
+class StepSize(Nodes):
+    """What a step asks for.
+
+    Attributes:
+        cpu: Cores, requested and limit.
+        memory: Likewise; ``shm`` is part of it.
+        gpus: Number of GPUs.
+        accelerator: Kubernetes' name of the kind of GPU.
+        shm: Size of /dev/shm; None leaves the default of 64 MiB.
+        timeout_s: A step is stopped after this time.
+        retries: Further attempts after a failure or a lost node, a minute apart at first.
+        spot: Whether it may run on spot nodes.
+    """
+
+    cpu: str
+    memory: str
+    gpus: int = Field(default=0, ge=0)
+    accelerator: str = "nvidia.com/gpu"
+    shm: str | None = None
+    timeout_s: int = Field(gt=0)
+    retries: int = Field(default=2, ge=0)
+    spot: bool = False
+
+
+class Cluster(StageParams):
+    """All of ``cluster.yaml``."""
+
+    images: Images
+    storage: Storage | None
+    env: dict[str, str]
+    secrets: list[SecretEnv]
+    webhook: SecretKey | None
+    spot: Nodes
+    classes: dict[str, StepSize]
+    stages: dict[str, str]
+
+    @field_validator("env")
+    @classmethod
+    def _without_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if SECRET_NAME.search(name) or urlsplit(value).password:
+                raise ValueError(f"{name} looks like a secret, and env is readable by everyone; move it to secrets")
+        return env
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Cluster":
+        for stage in (*STAGES, "notify"):
+            if self.stages.get(stage) not in self.classes:
+                raise ValueError(f"stages.{stage}: {self.stages.get(stage)!r} is not one of {', '.join(self.classes)}")
+        return self
+
+
+def read_cluster(path: Path = DEFAULT) -> Cluster:
+    """Read and check a cluster file.
+
+    Raises:
+        ParamsError: It is missing, or says something unknown, unfit or secret.
+    """
+    try:
+        return Cluster.model_validate(read_yaml(path))
+    except ValidationError as error:  # values are left out: one of them may be a secret
+        lines = [f"  {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors(include_input=False)]
+        raise ParamsError("\n".join([f"{path}: {len(lines)} problem(s)", *lines])) from None
+
+
+def place(task: PipelineTask, stage: str, cluster: Cluster, *, image: str, cached: bool) -> None:
+    """Give a step its image, size, storage, secrets, nodes and retries.
+
+    Args:
+        task: The step.
+        stage: Its stage, or ``notify``.
+        cluster: What there is.
+        image: Its image.
+        cached: Whether an earlier result may be used again, by the same image on the same inputs.
+    """
+    size = cluster.classes[cluster.stages[stage]]
+    task.set_container_image(image)
+    task.set_caching_options(cached)
+    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu)
+    task.set_memory_request(size.memory).set_memory_limit(size.memory)
+    if size.gpus:
+        task.set_accelerator_type(size.accelerator).set_accelerator_limit(size.gpus)
+    if size.retries:
+        task.set_retry(size.retries, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="3600s")
+    kubernetes.set_timeout(task, size.timeout_s)
+    kubernetes.set_image_pull_policy(task, cluster.images.pull_policy)
+    if cluster.images.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, cluster.images.pull_secrets)
+    if size.shm:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=size.shm)
+    _place_on_nodes(task, [size, cluster.spot] if size.spot else [size])
+    if stage == "notify":
+        return
+    if cluster.storage:
+        kubernetes.mount_pvc(task, cluster.storage.claim, cluster.storage.mount)
+    for name, value in cluster.env.items():
+        task.set_env_variable(name, value)
+    for found in cluster.secrets:
+        kubernetes.use_secret_as_env(task, found.secret, {found.key: found.env}, optional=found.optional)
+
+
+def _place_on_nodes(task: PipelineTask, nodes: list[Any]) -> None:
+    for place_of in nodes:
+        for taint in place_of.tolerations:
+            kubernetes.add_toleration(task, taint.key, taint.operator, taint.value, taint.effect)
+        for label, value in place_of.node_selector.items():
+            kubernetes.add_node_selector(task, label, value)
