@@ -7,15 +7,24 @@ from pydantic import Field
 
 from pointloom.stages.pretrain_methods.base import LearningParams
 from pointloom.stages.pretrain_methods.mae import MAEParams, build_mae
+from pointloom.stages.pretrain_methods.pqae import PQAEParams, build_pqae
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 
 if TYPE_CHECKING:
     from pointloom.structures import PretrainingMethod
 
-PretrainParams = Annotated[UntrainedParams | MAEParams, Field(discriminator="method")]
+PretrainParams = Annotated[UntrainedParams | MAEParams | PQAEParams, Field(discriminator="method")]
 """What an entry of ``params.yaml:pretrain`` may be; ``method`` says which."""
 
-BUILDERS: "dict[str, Callable[[Any], PretrainingMethod]]" = {"mae": build_mae}
+BUILDERS: "dict[str, Callable[[Any], PretrainingMethod]]" = {"mae": build_mae, "pqae": build_pqae}
 """Value of ``method`` -> function from its parameters to the method with fresh weights."""
 
-__all__ = ["BUILDERS", "LearningParams", "MAEParams", "PretrainParams", "UntrainedParams", "write_untrained"]
+__all__ = [
+    "BUILDERS",
+    "LearningParams",
+    "MAEParams",
+    "PQAEParams",
+    "PretrainParams",
+    "UntrainedParams",
+    "write_untrained",
+]
