@@ -20,6 +20,14 @@ NAME ?= $(if $(DATA),$(shell basename '$(DATA)' | tr -c 'A-Za-z0-9._\n-' '-')-$(
 WORKSPACE := runs/$(NAME)
 PORT ?=
 
+# Images: where Python comes from, what building needs besides (docker/Dockerfile), where pip finds torch's CPU build.
+BASE ?= python:3.11-slim-bookworm
+BUILD_BASE ?= $(BASE)
+TORCH_INDEX ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pointloom/_version.py)
+TAG ?= $(VERSION)-$(shell git rev-parse --short=12 HEAD)
+IMAGES := train multimodal data
+
 # Threads that wait for each other spin briefly, then sleep: endless spinning is 20 times slower where other work shares
 # the cores, sleeping at once is 1.8 times slower where none does.
 export GOMP_SPINCOUNT ?= 20000
@@ -28,7 +36,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo ui test test-slow lint format type ci clean
+.PHONY: help setup demo ui test test-slow images test-docker lint format type ci clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +75,17 @@ test: $(STAMP) ## Run the tests (minutes)
 
 test-slow: $(STAMP) ## Run the slow tests: whole pipelines, kills, servers
 	$(BIN)/python -m pytest -m "slow and not gpu and not docker"
+
+images: ## Build the images train, multimodal and data; prints their sizes (docs/operations.md)
+	for image in $(IMAGES); do \
+	  docker build --quiet --network host --file docker/Dockerfile --target $$image \
+	    --build-arg BASE=$(BASE) --build-arg BUILD_BASE=$(BUILD_BASE) --build-arg PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) --tag pointloom-$$image:$(TAG) . >/dev/null; \
+	done
+	@docker image ls --filter 'reference=pointloom-*:$(TAG)' --format 'table {{.Repository}}:{{.Tag}}\t{{.Size}}'
+
+test-docker: $(STAMP) ## Build the images, run them, rehearse the pipeline in them (needs a Docker engine)
+	$(BIN)/python -m pytest -m docker
 
 lint: $(STAMP) ## Check style, layers and spelling
 	$(BIN)/ruff check .
