@@ -99,11 +99,14 @@ class Tokens:
         tokens: Features of the patches that were encoded.
         centers: Where those patches are.
         summary: Output at the class token, None where the encoder has none.
+        valid: Which slots hold a token, the others are padding: clouds may show different numbers of patches. None
+            means all of them.
     """
 
     tokens: Float[Tensor, "b t c"]
     centers: Float[Tensor, "b t 3"]
     summary: Float[Tensor, "b c"] | None = None
+    valid: Bool[Tensor, "b t"] | None = None
 
 
 @runtime_checkable

@@ -30,4 +30,32 @@ def visible_points(groups: Groups, hidden: Bool[Tensor, "b g"], *, num_points: i
     return visible.scatter_(1, shown, True)[:, :num_points]
 
 
+def multi_scale_mask(
+    groups: list[Groups], hidden: Bool[Tensor, "b g"], *, first_always_visible: bool = False
+) -> list[Bool[Tensor, "b _"]]:
+    """Project a mask of the coarsest patches back: the members of a visible patch are visible (Point-M2AE, 3.1).
+
+    Args:
+        groups: Patches of all scales, finest first; those of a scale consist of the centres of the finer one.
+        hidden: Which patches of the coarsest scale are hidden.
+        first_always_visible: Patch 0 of the first cloud is visible at all finer scales, as in the official code, where
+            hidden patches contribute index 0 of the flattened batch to the projection.
+
+    Returns:
+        One mask per scale, finest first; clouds differ in the number of visible patches, except at the coarsest scale.
+    """
+    masks = [hidden]
+    for finer, level in zip(reversed(groups[:-1]), reversed(groups), strict=False):
+        shown = visible_points(level, masks[0], num_points=finer.centers.shape[1])
+        if first_always_visible:
+            shown[0, 0] = True
+        masks.insert(0, ~shown)
+    return masks
+
+
+def independent_masks(groups: list[Groups], *, ratio: float) -> list[Bool[Tensor, "b _"]]:
+    """Hide the same share of patches at every scale, each drawn on its own (ablation of Point-M2AE, table 8)."""
+    return [random_mask(level.centers, ratio=ratio) for level in groups]
+
+
 MASKS = {"random": random_mask, "block": block_mask}

@@ -4,17 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 from pointloom.errors import ParamsError
+from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_base, point_m2ae_tiny
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
 from pointloom.models.pointnet import PointNetEncoder, pointnet
 
-ENCODERS: dict[str, Callable[..., PointMAEEncoder | PointNetEncoder]] = {
+ObjectEncoder = PointMAEEncoder | PointM2AEEncoder | PointNetEncoder
+
+ENCODERS: dict[str, Callable[..., ObjectEncoder]] = {
+    "point_m2ae_base": point_m2ae_base,
+    "point_m2ae_tiny": point_m2ae_tiny,
     "point_mae_small": point_mae_small,
     "point_mae_tiny": point_mae_tiny,
     "pointnet": pointnet,
 }
 
 
-def build_encoder(name: str, **args: Any) -> PointMAEEncoder | PointNetEncoder:
+def build_encoder(name: str, **args: Any) -> ObjectEncoder:
     """Build an encoder with fresh weights.
 
     Raises:
@@ -28,4 +33,4 @@ def build_encoder(name: str, **args: Any) -> PointMAEEncoder | PointNetEncoder:
         raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
 
 
-__all__ = ["ENCODERS", "PointMAEEncoder", "PointNetEncoder", "build_encoder"]
+__all__ = ["ENCODERS", "ObjectEncoder", "PointM2AEEncoder", "PointMAEEncoder", "PointNetEncoder", "build_encoder"]

@@ -1,4 +1,4 @@
-"""The mini-PointNet that turns a patch into a token (Point-MAE, section 3.1; first used by Point-BERT)."""
+"""The mini-PointNet that turns a patch, of points or of finer tokens, into a token (Point-MAE, section 3.1)."""
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ class PatchEmbed(nn.Module):
     Args:
         dim: Token width.
         hidden: Widths of the first two layers; the third has twice the second (128, 256 and 512 in the paper).
+        channels: Width of what a patch consists of: 3 for points, more for tokens that are merged.
 
     Note:
         Three exact rewritings save about half of the work; the state dict keeps the weights of the paper. The third
@@ -22,20 +23,20 @@ class PatchEmbed(nn.Module):
         front of a maximum or of the concatenation are added once per patch.
     """
 
-    def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256)) -> None:
+    def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256), channels: int = 3) -> None:
         super().__init__()
         first, second = hidden
-        self.first = nn.Linear(3, first)
+        self.first = nn.Linear(channels, first)
         self.norm1 = nn.BatchNorm1d(first)
         self.second = nn.Linear(first, second)
         self.third = nn.Linear(2 * second, 2 * second)
         self.norm2 = nn.BatchNorm1d(2 * second)
         self.fourth = nn.Linear(2 * second, dim)
 
-    def forward(self, neighborhood: Float[Tensor, "b g k 3"]) -> Float[Tensor, "b g c"]:
+    def forward(self, neighborhood: Float[Tensor, "b g k d"]) -> Float[Tensor, "b g c"]:
         """Return one token per patch; with batch statistics over all points of all patches while training."""
-        B, G, K, _ = neighborhood.shape
-        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, 3))))  # (B G K, first)
+        B, G, K, D = neighborhood.shape
+        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, D))))  # (B G K, first)
         pooled = max_over_points(F.linear(points, self.second.weight).view(B * G, K, -1)) + self.second.bias
         width = pooled.shape[-1]
         weight_pooled, weight_point = self.third.weight[:, :width], self.third.weight[:, width:]

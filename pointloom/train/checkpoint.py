@@ -17,7 +17,7 @@ from torch import nn
 
 from pointloom._version import __version__
 from pointloom.errors import CheckpointError
-from pointloom.models import PointMAEEncoder, PointNetEncoder, build_encoder
+from pointloom.models import ObjectEncoder, build_encoder
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -127,7 +127,7 @@ def read_card(folder: Path) -> EncoderCard:
 
 def load_encoder_module(
     folder: Path, *, allow_missing: tuple[str, ...] = (), **changed_args: Any
-) -> tuple[PointMAEEncoder | PointNetEncoder, EncoderCard]:
+) -> tuple[ObjectEncoder, EncoderCard]:
     """Build the encoder of ``folder`` and load its weights, every one of them.
 
     Args:

@@ -12,7 +12,7 @@ from pointloom.models.patch_embed import PatchEmbed
 from pointloom.structures import Encoder
 
 
-@pytest.mark.parametrize("name", ["point_mae_tiny", "pointnet"])
+@pytest.mark.parametrize("name", ["point_mae_tiny", "point_m2ae_tiny", "pointnet"])
 def test_features_do_not_depend_on_the_order_of_the_points(name: str) -> None:
     encoder = build_encoder(name).eval()
     assert isinstance(encoder, Encoder)
@@ -43,7 +43,9 @@ def test_class_token_changes_the_first_half_of_the_pooled_feature() -> None:
 
 
 def test_unknown_names_and_arguments_are_errors_that_list_the_known() -> None:
-    with pytest.raises(ParamsError, match="known: point_mae_small, point_mae_tiny, pointnet"):
+    with pytest.raises(
+        ParamsError, match="known: point_m2ae_base, point_m2ae_tiny, point_mae_small, point_mae_tiny, pointnet"
+    ):
         build_encoder("point_mea")
     with pytest.raises(ParamsError, match="unexpected keyword argument 'depht'"):
         build_encoder("point_mae_tiny", depht=3)

@@ -1,0 +1,232 @@
+"""The hierarchical point transformer of Point-M2AE (Zhang et al., 2022, section 3.2): tokens of three scales."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal, init_xavier
+from pointloom.models.patch_embed import PatchEmbed
+from pointloom.models.visible import Slots, put_back, visible_slots
+from pointloom.ops import gather_points, group_points, knn, max_over_points
+from pointloom.structures import Groups, Tokens
+
+RADII = (0.32, 0.64, 1.28)
+"""Reach of local attention per scale, in radii of the bounding sphere (the official fine-tuning settings)."""
+
+
+class PointM2AEEncoder(nn.Module):
+    """Encode a cloud as sets of tokens, from many small patches to few large ones.
+
+    Args:
+        num_groups: Patches per scale, finest first.
+        group_sizes: What a patch consists of: points at the first scale, patches of the finer scale after it.
+        dims: Token width per scale.
+        depth: Blocks per scale.
+        num_heads: Attention heads, the same at all scales.
+        embed_hidden: Widths of the first two layers of the point embedder.
+        drop_path: Largest drop-path rate, reached in the last block of the last scale.
+        radii: Reach of local attention per scale: a token sees those nearer than this. It acts where nothing is
+            masked, so in downstream tasks (section 3.2); None is global attention.
+        pool_apart: Whether ``pool`` puts mean and maximum side by side (see there) instead of adding them.
+        init: ``official`` draws all weights from a truncated normal of 0.02 as the published code does; ``xavier`` uses
+            Xavier-uniform blocks and torch's default in the embedders, which short schedules need.
+        skip_near_origin: Points with a squared norm of at most this are no patch centres (0.001 in the CUDA kernel
+            that the published weights were trained with, 0 = off).
+
+    Attributes:
+        embed_visible_only: Speed switch: embed and merge visible patches only. Off, batch statistics of the embedders
+            see hidden patches too, as in the official code.
+        leaky_padding: Repeat the official padding mask: tokens near the origin see padding (see ``_encode``).
+
+    Raises:
+        ValueError: The scales do not fit each other.
+
+    Note:
+        The parameters of ``token_embeds`` are exempt from weight decay by their name, as in the official code.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_groups: tuple[int, ...],
+        group_sizes: tuple[int, ...],
+        dims: tuple[int, ...],
+        depth: int,
+        num_heads: int,
+        embed_hidden: tuple[int, int],
+        drop_path: float,
+        radii: tuple[float, ...] | None,
+        pool_apart: bool,
+        init: Literal["official", "xavier"],
+        skip_near_origin: float,
+    ) -> None:
+        super().__init__()
+        if not len(num_groups) == len(group_sizes) == len(dims) == len(radii or dims):
+            raise ValueError(f"one value per scale, got {num_groups=}, {group_sizes=}, {dims=}, {radii=}")
+        if list(num_groups) != sorted(num_groups, reverse=True):
+            raise ValueError(f"a scale cannot have more patches than the finer one, got {num_groups=}")
+        self.num_groups = num_groups
+        self.group_sizes = group_sizes
+        self.dims: Sequence[int] = dims
+        self.radii = radii
+        self.pool_apart = pool_apart
+        self.skip_near_origin = skip_near_origin
+        self.embed_visible_only = False
+        self.leaky_padding = False
+        self.token_embeds = nn.ModuleList([PatchEmbed(dims[0], hidden=embed_hidden)])
+        for finer, dim in pairwise(dims):
+            self.token_embeds.append(PatchEmbed(dim, hidden=(finer, finer), channels=finer))
+        self.position_embeds = nn.ModuleList(PositionEmbed(dim, hidden=dim) for dim in dims)
+        rates = torch.linspace(0, drop_path, depth * len(dims)).view(len(dims), depth).tolist()
+        self.transformers = nn.ModuleList(
+            Transformer(dim, depth=depth, num_heads=num_heads, mlp_ratio=4.0, drop_path=rate)
+            for dim, rate in zip(dims, rates, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
+        if init == "official":
+            init_truncated_normal(self)
+        else:
+            init_xavier(self.transformers)
+            init_xavier(self.position_embeds)
+
+    @property
+    def global_dim(self) -> int:
+        """Width of the coarsest tokens, or twice that where mean and maximum stand side by side."""
+        return self.dims[-1] * (2 if self.pool_apart else 1)
+
+    def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
+        """Cut every cloud into patches of points, these into patches of patches and so on (section 3.1).
+
+        The first centres of a farthest point order are the farthest point sample of its centres, so the coarser scales
+        need no sampling of their own.
+        """
+        levels = [group_points(coord, self.num_groups[0], self.group_sizes[0], skip_near_origin=self.skip_near_origin)]
+        for number, size in zip(self.num_groups[1:], self.group_sizes[1:], strict=True):
+            finer = levels[-1].centers
+            centers = finer[:, :number]
+            index = knn(centers, finer, size)
+            neighborhood = gather_points(finer, index) - centers.unsqueeze(2)
+            levels.append(Groups(centers=centers, neighborhood=neighborhood, index=index))
+        return levels
+
+    def forward(self, groups: list[Groups], masks: list[Bool[Tensor, "b _"]] | None = None) -> list[Tokens]:
+        """Encode the visible patches of all scales, finest first; clouds may show different numbers of them.
+
+        Every scale's tokens are normalised for those who read them; the next scale merges the tokens as they were.
+        """
+        found: list[Tokens] = []
+        finer: Tensor | None = None
+        for scale, level in enumerate(groups):
+            hidden = None if masks is None else masks[scale]
+            raw = self._embed(scale, level, finer, hidden)
+            if hidden is None:
+                finer = self._encode(scale, raw, level.centers, None)
+                tokens = Tokens(tokens=self.norms[scale](finer), centers=level.centers)
+            else:
+                slots = visible_slots(hidden)
+                centers = gather_points(level.centers, slots.index)
+                encoded = self._encode(scale, gather_points(raw, slots.index), centers, slots)
+                finer = put_back(raw, encoded, slots)
+                tokens = Tokens(tokens=self.norms[scale](encoded), centers=centers, valid=slots.valid)
+            found.append(tokens)
+        return found
+
+    def _embed(self, scale: int, level: Groups, finer: Tensor | None, hidden: Tensor | None) -> Float[Tensor, "b g c"]:
+        """Embed the points of every patch, or merge the tokens of the finer scale that it consists of."""
+        members = level.neighborhood if finer is None else gather_points(finer, level.index)
+        embed = self.token_embeds[scale]
+        if hidden is None or not self.embed_visible_only:
+            embedded: Tensor = embed(members)
+            return embedded
+        tokens = embed(members[~hidden].unsqueeze(0)).squeeze(0)
+        everywhere = tokens.new_zeros(*hidden.shape, tokens.shape[-1])
+        everywhere[~hidden] = tokens
+        return everywhere
+
+    def _encode(self, scale: int, tokens: Tensor, centers: Tensor, slots: Slots | None) -> Float[Tensor, "b t c"]:
+        """Run the blocks of a scale: global attention among visible tokens, or local attention where all are.
+
+        Note:
+            The official code blocks a pair if one of them is padding *and* they are farther apart than the radius of
+            local attention. Padding is a zero token at the origin, so tokens near the origin see it.
+            ``leaky_padding`` repeats this; otherwise nobody sees padding, as the paper says.
+        """
+        blocked = None
+        if slots is None and self.radii is not None:
+            blocked = torch.cdist(centers, centers) >= self.radii[scale]
+        elif slots is not None and slots.valid is not None and self.leaky_padding:
+            tokens, centers = tokens * slots.valid.unsqueeze(-1), centers * slots.valid.unsqueeze(-1)
+            is_pair = slots.valid.unsqueeze(1) & slots.valid.unsqueeze(2)
+            blocked = ~is_pair & (torch.cdist(centers, centers) >= (self.radii or RADII)[scale])
+        elif slots is not None and slots.valid is not None:
+            blocked = ~slots.valid.unsqueeze(1)
+        encoded: Tensor = self.transformers[scale](tokens, self.position_embeds[scale](centers), blocked)
+        return encoded
+
+    def pool(self, tokens: list[Tokens]) -> Float[Tensor, "b d"]:
+        """Add mean and maximum of the coarsest tokens (sections 4.1 and 4.2).
+
+        Note:
+            The official classifier for ScanObjectNN puts the mean beside the maximum over all tokens but the first, a
+            left-over of a class token; ``pool_apart`` repeats that.
+        """
+        top = tokens[-1].tokens
+        if self.pool_apart:
+            return torch.cat([top.mean(1), max_over_points(top[:, 1:])], dim=-1)
+        return top.mean(1) + max_over_points(top)
+
+
+def point_m2ae_base(
+    *,
+    depth: int = 5,
+    point_group_size: int = 16,
+    patch_group_size: int = 8,
+    drop_path: float = 0.1,
+    local_attention: bool = False,
+    pool_apart: bool = False,
+    skip_near_origin: float = 0.0,
+) -> PointM2AEEncoder:
+    """Build the encoder of the Point-M2AE paper: 512, 256 and 64 patches of 96, 192 and 384 channels, 5 blocks each."""
+    return PointM2AEEncoder(
+        num_groups=(512, 256, 64),
+        group_sizes=(point_group_size, patch_group_size, patch_group_size),
+        dims=(96, 192, 384),
+        depth=depth,
+        num_heads=6,
+        embed_hidden=(128, 256),
+        drop_path=drop_path,
+        radii=RADII if local_attention else None,
+        pool_apart=pool_apart,
+        init="official",
+        skip_near_origin=skip_near_origin,
+    )
+
+
+def point_m2ae_tiny(
+    *,
+    depth: int = 2,
+    point_group_size: int = 16,
+    patch_group_size: int = 8,
+    drop_path: float = 0.1,
+    local_attention: bool = False,
+    pool_apart: bool = False,
+    skip_near_origin: float = 0.0,
+) -> PointM2AEEncoder:
+    """Build the encoder for two CPU cores: 128, 64 and 32 patches of 48, 96 and 192 channels, 2 blocks each."""
+    return PointM2AEEncoder(
+        num_groups=(128, 64, 32),
+        group_sizes=(point_group_size, patch_group_size, patch_group_size),
+        dims=(48, 96, 192),
+        depth=depth,
+        num_heads=6,
+        embed_hidden=(32, 64),
+        drop_path=drop_path,
+        radii=RADII if local_attention else None,
+        pool_apart=pool_apart,
+        init="xavier",
+        skip_near_origin=skip_near_origin,
+    )
