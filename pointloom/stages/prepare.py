@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pointloom.data.journal import Journal
     from pointloom.data.records import Failure, ObjectPoints, ObjectRecord, StoreInfo
     from pointloom.data.sources import SourceObject
+    from pointloom.datasets.rooms import RoomsInfo
     from pointloom.stages.prepare_plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metric
         run.log_artifact(dataset / "failures.jsonl")
 
 
-def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: Path) -> "StoreInfo":
+def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: Path) -> "StoreInfo | RoomsInfo":
     """Prepare without measuring or tracking.
 
     Raises:
@@ -102,6 +103,10 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
     from pointloom.data.shards import write_store
     from pointloom.stages.prepare_plan import plan_prepare
 
+    if params.source == "s3dis":
+        from pointloom.stages.prepare_rooms import prepare_rooms
+
+        return prepare_rooms(params, source=source, dataset=dataset)
     plan = plan_prepare(params, source)
     listing = plan.listing
     work = state / "prepare"
