@@ -73,12 +73,7 @@ class ObjectLoader:
         for step in range(first_step, len(self)):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             rng = np.random.default_rng([self.seed, epoch, step + 1])
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            coord = unit_sphere(self._draw(chosen, rng))
-            if self.sampling.rotate_degrees > 0:
-                coord = rotate_about_up(coord, max_degrees=self.sampling.rotate_degrees, generator=generator)
-            coord = scale_and_shift(coord, scale=self.sampling.scale, shift=self.sampling.shift, generator=generator)
-            yield self._batch(coord, chosen)
+            yield self._batch(self._draw_augmented(chosen, rng), chosen)
 
     def draw(self, draw: int) -> Iterator[PointBatch]:
         """Yield all clouds in order, without augmentation.
@@ -93,6 +88,21 @@ class ObjectLoader:
             else:
                 coord = self._draw(chosen, np.random.default_rng([self.seed, draw, start]))
             yield self._batch(unit_sphere(coord), chosen)
+
+    def draw_augmented(self, draw: int) -> Iterator[PointBatch]:
+        """Yield all clouds in order, augmented as in training: voting tests several such draws."""
+        for start in range(0, len(self.rows), self.batch_size):
+            chosen = np.arange(start, min(start + self.batch_size, len(self.rows)))
+            rng = np.random.default_rng([self.seed, draw, start, 1])
+            yield self._batch(self._draw_augmented(chosen, rng), chosen)
+
+    def _draw_augmented(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Draw points of every chosen cloud, normalise, turn, scale and shift."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        coord = unit_sphere(self._draw(chosen, rng))
+        if self.sampling.rotate_degrees > 0:
+            coord = rotate_about_up(coord, max_degrees=self.sampling.rotate_degrees, generator=generator)
+        return scale_and_shift(coord, scale=self.sampling.scale, shift=self.sampling.shift, generator=generator)
 
     def _batch(self, coord: Tensor, chosen: NDArray[np.int64]) -> PointBatch:
         return PointBatch(coord=coord, label=self._labels[chosen], row=torch.from_numpy(self.rows[chosen]))

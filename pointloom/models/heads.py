@@ -23,4 +23,9 @@ def mlp3_head(dim: int, *, num_classes: int) -> nn.Sequential:
     )
 
 
-HEADS = {"linear": linear_head, "mlp3": mlp3_head}
+def mlp_linear_head(dim: int, *, num_classes: int) -> nn.Sequential:
+    """One linear layer: the head of the published protocol MLP-Linear (ACT, ReCon, Point-PQAE)."""
+    return nn.Sequential(nn.Linear(dim, num_classes))
+
+
+HEADS = {"linear": linear_head, "mlp3": mlp3_head, "mlp_linear": mlp_linear_head}

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.models.heads import HEADS
-from pointloom.structures import Encoder, Losses, PointBatch
+from pointloom.structures import Encoder, Losses, PointBatch, as_module
+
+FREEZE = ("none", "encoder", "official")
+CLASS_TOKEN = ("cls_token", "cls_position")
 
 
 class Classifier(nn.Module):
@@ -22,13 +25,40 @@ class Classifier(nn.Module):
         head: ``linear`` or ``mlp3``.
         num_classes: Number of classes.
         label_smoothing: Share of the target mass spread over all classes.
+        freeze: What of the encoder is trained. ``none`` freezes nothing; ``encoder`` freezes all of it, batch
+            statistics and drop-path included; ``official`` is what the published frozen protocols really do: the class
+            token and its position learn, batch statistics drift and drop-path stays on.
+
+    Attributes:
+        fast_parameters: Beginnings of the names of what the transfer protocols train with a larger learning rate: the
+            head, the class token and its position.
+
+    Raises:
+        ValueError: ``freeze`` is none of the three.
     """
 
-    def __init__(self, encoder: Encoder, *, head: str, num_classes: int, label_smoothing: float) -> None:
+    fast_parameters = ("head.", "encoder.cls_token", "encoder.cls_position")
+
+    def __init__(
+        self, encoder: Encoder, *, head: str, num_classes: int, label_smoothing: float, freeze: str = "none"
+    ) -> None:
         super().__init__()
+        if freeze not in FREEZE:
+            raise ValueError(f"unknown freeze {freeze!r}; known: {', '.join(FREEZE)}")
         self.encoder = encoder
+        self.freeze = freeze
+        if freeze != "none":
+            for name, parameter in as_module(encoder).named_parameters():
+                parameter.requires_grad_(freeze == "official" and name in CLASS_TOKEN)
         self.head = HEADS[head](encoder.global_dim, num_classes=num_classes)
         self.label_smoothing = label_smoothing
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Switch between training and test; an encoder that is frozen as a whole stays in test mode."""
+        super().train(mode)
+        if self.freeze == "encoder":
+            as_module(self.encoder).eval()
+        return self
 
     def forward(self, batch: PointBatch) -> Losses:
         """Return the cross-entropy and, for the log, the accuracy on the batch in percent."""
@@ -73,5 +103,27 @@ def predict_draws(
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for draw in draws:
             result.append(torch.cat([classifier.predict(batch.to(device)).float().softmax(-1) for batch in draw]))
+    classifier.train(was_training)
+    return torch.stack(result).cpu()
+
+
+@torch.inference_mode()
+def vote_passes(
+    classifier: Classifier, passes: Sequence[Sequence[Iterable[PointBatch]]], *, device: torch.device, precision: str
+) -> Int[Tensor, "passes t"]:
+    """Return what every pass votes for, on the host: the largest of the logits averaged over the draws of a pass.
+
+    Point-MAE's code reports the best of 299 passes, which chooses on the test split; their mean is the honest number.
+
+    Note:
+        The official code draws the same positions of the point list for a whole batch; here every cloud has its own.
+    """
+    was_training = classifier.training
+    classifier.eval()
+    result = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for draws in passes:
+            logits = [torch.cat([classifier.predict(batch.to(device)).float() for batch in draw]) for draw in draws]
+            result.append(torch.stack(logits).mean(0).argmax(-1))
     classifier.train(was_training)
     return torch.stack(result).cpu()
