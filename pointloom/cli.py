@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from pointloom._version import __version__
+from pointloom.dataset_commands import datasets
 from pointloom.errors import PointloomError
 from pointloom.stages import STAGES
 from pointloom.stages.signature import STATE_DEFAULT, StageSignature, describe_params, read_signature
@@ -37,7 +38,7 @@ class SectionedGroup(click.Group):
     """A group whose help lists commands in the order of use, under headings."""
 
     sections: Sequence[tuple[str, Sequence[str]]] = (
-        ("Workspaces", ("init", "run", "ui", "doctor")),
+        ("Workspaces", ("init", "run", "ui", "doctor", "datasets")),
         ("Stages, in the order of the pipeline", tuple(STAGES)),
         ("Using an encoder", ("encode", "search")),
     )
@@ -140,6 +141,7 @@ def _prose(doc: str) -> str:
 
 for _name, _function in STAGES.items():
     cli.add_command(_stage_command(_name, _function))
+cli.add_command(datasets)
 
 
 @cli.command()

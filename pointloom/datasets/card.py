@@ -43,6 +43,8 @@ class Card:
         licence: Terms of use in a sentence.
         source: Where to get it: addresses.
         trees: Expected files by variant.
+        markers: A file or folder of every copy by variant; may be a pattern.
+        folders: Usual names of the data set's own folder.
         archives: By variant, what ``pointloom datasets get`` downloads; empty where the owner wants to be asked.
     """
 
@@ -53,7 +55,16 @@ class Card:
     licence: str
     source: str
     trees: dict[str, str]
+    markers: dict[str, str]
+    folders: tuple[str, ...]
     archives: dict[str, Archive]
+
+    def locate(self, folder: Path, variant: str) -> Path | None:
+        """Return the folder that holds a variant: the one given or a usual sub-folder of it, None if it is neither."""
+        for candidate in (folder, *(folder / name for name in self.folders)):
+            if candidate.is_dir() and next(candidate.glob(self.markers[variant]), None) is not None:
+                return candidate
+        return None
 
 
 LoaderTransform = Literal["unit_sphere", "unit_sphere_before_sampling", "none"]
@@ -118,23 +129,16 @@ class ObjectDataset:
     whole_file: tuple[str, ...] = ()
 
 
-def find_root(card: Card, folder: Path, variant: str, *, marker: str, under: tuple[str, ...] = ()) -> Path:
-    """Return the folder that holds ``marker``: the one given or a usual sub-folder of it.
-
-    Args:
-        card: Of the data set.
-        folder: What the user gave.
-        variant: Of the data set.
-        marker: A file or folder of every copy; may be a pattern.
-        under: Usual names of the folder inside of ``folder``.
+def find_root(card: Card, folder: Path, variant: str) -> Path:
+    """Return the folder that holds a variant: the one given or a usual sub-folder of it.
 
     Raises:
         DataError: It is nowhere; the message shows the expected tree, the source and the licence.
     """
-    for candidate in (folder, *(folder / name for name in under)):
-        if candidate.is_dir() and next(candidate.glob(marker), None) is not None:
-            return candidate
-    raise wrong_folder(card, folder, variant, f"{marker} is not in it")
+    root = card.locate(folder, variant)
+    if root is None:
+        raise wrong_folder(card, folder, variant, f"{card.markers[variant]} is not in it")
+    return root
 
 
 def wrong_folder(card: Card, folder: Path, variant: str, what: str) -> DataError:

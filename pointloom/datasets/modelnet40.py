@@ -52,6 +52,8 @@ CARD = Card(
         "h5": f"{H5}/\n  shape_names.txt\n  ply_data_train0.h5 ... ply_data_train4.h5, ply_data_test0.h5, "
         "ply_data_test1.h5      data (N, 2048, 3), label (N, 1)",
     },
+    markers={"resampled": "modelnet40_train.txt", "dat": DAT.format(split="train"), "h5": "ply_data_train*.h5"},
+    folders=(RESAMPLED, H5),
     archives={
         "resampled": Archive(url=f"{_MEDIA}/{RESAMPLED}.zip", folder=RESAMPLED, size_mb=1_640),
         "h5": Archive(
@@ -86,7 +88,7 @@ def find(folder: Path, variant: str) -> Found:
 
 
 def _find_resampled(folder: Path) -> tuple[list[SourceObject], tuple[str, ...]]:
-    root = find_root(CARD, folder, "resampled", marker="modelnet40_train.txt", under=(RESAMPLED,))
+    root = find_root(CARD, folder, "resampled")
     names = root / "modelnet40_shape_names.txt"
     check_files(CARD, folder, "resampled", [names, root / "modelnet40_test.txt"])
     classes = tuple(read_lines(names))
@@ -104,7 +106,7 @@ def _find_resampled(folder: Path) -> tuple[list[SourceObject], tuple[str, ...]]:
 
 
 def _find_dat(folder: Path) -> tuple[list[SourceObject], tuple[str, ...]]:
-    root = find_root(CARD, folder, "dat", marker=DAT.format(split="train"), under=(RESAMPLED,))
+    root = find_root(CARD, folder, "dat")
     objects = []
     for split in ("train", "test"):
         path = root / DAT.format(split=split)
@@ -115,7 +117,7 @@ def _find_dat(folder: Path) -> tuple[list[SourceObject], tuple[str, ...]]:
 
 
 def _find_h5(folder: Path) -> tuple[list[SourceObject], tuple[str, ...]]:
-    root = find_root(CARD, folder, "h5", marker="ply_data_train*.h5", under=(H5,))
+    root = find_root(CARD, folder, "h5")
     names = root / "shape_names.txt"
     classes = tuple(read_lines(names)) if names.is_file() else CLASSES
     objects = []

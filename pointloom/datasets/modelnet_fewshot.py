@@ -26,6 +26,8 @@ CARD = Card(
     licence="as ModelNet40: copyright of the models is with their authors; for academic use",
     source="DATASET.md of https://github.com/Julie-tang00/Point-BERT",
     trees=dict.fromkeys(VARIANTS, _TREE),
+    markers={variant: variant.replace("_", "*") + ".pkl" for variant in VARIANTS},
+    folders=(ROOT,),
     archives={},
 )
 

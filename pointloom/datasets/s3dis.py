@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointloom.datasets.card import Card, wrong_folder
+from pointloom.datasets.card import Card, find_root, wrong_folder
 from pointloom.errors import DataError
 
 CLASSES = (
@@ -34,6 +34,8 @@ CARD = Card(
         "raw": f"{RAW}/\n  Area_1/conferenceRoom_1/Annotations/beam_1.txt     x y z r g b, one point per line\n  ...",
         "npy": f"{NPY}/\n  Area_1_conferenceRoom_1.npy     (N, 7): x y z r g b label\n  ...",
     },
+    markers={"raw": "Area_*/*/Annotations", "npy": "Area_*_*.npy"},
+    folders=(RAW, NPY),
     archives={},
 )
 
@@ -63,10 +65,8 @@ def find_rooms(folder: Path, variant: str) -> dict[str, Path]:
     Raises:
         DataError: There is no room.
     """
-    pattern, under = ("Area_*/*/Annotations", RAW) if variant == "raw" else ("Area_*_*.npy", NPY)
-    found = sorted(folder.glob(pattern)) or sorted((folder / under).glob(pattern))
-    if not found:
-        raise wrong_folder(CARD, folder, variant, f"there is no {pattern} in it")
+    root = find_root(CARD, folder, variant)
+    found = sorted(root.glob(CARD.markers[variant]))
     if variant == "npy":
         rooms = {path.stem: path for path in found}
     else:

@@ -33,6 +33,8 @@ CARD = Card(
         variant: f"h5_files/\n  {folder}/training_{end}.h5      data (N, 2048, 3), label (N,)\n  {folder}/test_{end}.h5"
         for variant, (folder, end) in FILES.items()
     },
+    markers={variant: f"{folder}/test_{end}.h5" for variant, (folder, end) in FILES.items()},
+    folders=("h5_files", "ScanObjectNN", "ScanObjectNN/h5_files"),
     archives={},
 )
 
@@ -44,7 +46,7 @@ def find(folder: Path, variant: str) -> Found:
         DataError: The folder does not hold the variant.
     """
     sub_folder, end = FILES[variant]
-    root = find_root(CARD, folder, variant, marker=f"{sub_folder}/test_{end}.h5", under=("h5_files",))
+    root = find_root(CARD, folder, variant)
     objects = []
     counts = []
     for split, prefix in _SPLITS.items():

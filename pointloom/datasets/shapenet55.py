@@ -38,6 +38,8 @@ CARD = Card(
     licence="ShapeNet terms of use: research and education, not commercial (https://shapenet.org/terms)",
     source="DATASET.md of https://github.com/Julie-tang00/Point-BERT (after registration at https://shapenet.org)",
     trees={"train_test": _TREE, "whole": _TREE},
+    markers=dict.fromkeys(("train_test", "whole"), "ShapeNet-55/train.txt"),
+    folders=(ROOT,),
     archives={},
 )
 
@@ -48,7 +50,7 @@ def find(folder: Path, variant: str) -> Found:
     Raises:
         DataError: The folder does not hold the data set.
     """
-    root = find_root(CARD, folder, variant, marker="ShapeNet-55/train.txt", under=(ROOT,))
+    root = find_root(CARD, folder, variant)
     clouds = root / "shapenet_pc"
     lines = {split: read_lines(root / "ShapeNet-55" / f"{split}.txt") for split in NUM_SHAPES}
     check_files(CARD, folder, variant, [clouds / name for names in lines.values() for name in names])

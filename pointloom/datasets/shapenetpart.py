@@ -42,6 +42,8 @@ CARD = Card(
     licence="ShapeNet terms of use: research and education, not commercial (https://shapenet.org/terms)",
     source="https://shapenet.cs.stanford.edu/media/shapenetcore_partanno_segmentation_benchmark_v0_normal.zip",
     trees={"trainval": _TREE, "train": _TREE},
+    markers=dict.fromkeys(("trainval", "train"), "synsetoffset2category.txt"),
+    folders=(ROOT,),
     archives={
         variant: Archive(url=f"https://shapenet.cs.stanford.edu/media/{ROOT}.zip", folder=ROOT, size_mb=674)
         for variant in ("trainval", "train")
@@ -55,7 +57,7 @@ def find(folder: Path, variant: str) -> Found:
     Raises:
         DataError: The folder does not hold the data set, or its categories have no part labels.
     """
-    root = find_root(CARD, folder, variant, marker="synsetoffset2category.txt", under=(ROOT,))
+    root = find_root(CARD, folder, variant)
     categories = _categories(root)
     splits = _splits(root, folder, variant)
     objects = []

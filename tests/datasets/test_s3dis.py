@@ -97,7 +97,7 @@ def test_bad_npy_rooms_are_explained(tmp_path: Path) -> None:
 
 
 def test_another_folder_and_variant_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is no Area_") as caught:
+    with pytest.raises(DataError, match="is not in it") as caught:
         find_rooms(tmp_path, "raw")
     assert "Annotations/beam_1.txt" in str(caught.value)
     with pytest.raises(ParamsError, match="raw, npy; got None"):
