@@ -1,6 +1,7 @@
 """The ``pointloom`` command: a sub-command per stage, made from the stage's signature, and a few around them."""
 
 import errno
+import json
 import logging
 import os
 import re
@@ -23,6 +24,7 @@ from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_work
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
+OFFICIAL = ("point-mae", "point-m2ae", "point-pqae")
 KEPT = "what was finished is kept; the same command continues from there"
 PROFILE_HELP = (
     "Set of parameters: smoke = a minute, to see that everything works; demo = real training in minutes on two CPU "
@@ -38,9 +40,9 @@ class SectionedGroup(click.Group):
     """A group whose help lists commands in the order of use, under headings."""
 
     sections: Sequence[tuple[str, Sequence[str]]] = (
-        ("Workspaces", ("init", "run", "ui", "doctor", "datasets")),
+        ("Workspaces", ("init", "run", "ablate", "ui", "doctor", "datasets")),
         ("Stages, in the order of the pipeline", tuple(STAGES)),
-        ("Using an encoder", ("encode", "search")),
+        ("Using an encoder", ("encode", "search", "convert")),
     )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -178,6 +180,34 @@ def run(workspace: Path) -> None:
 
 
 @cli.command()
+@click.argument("table", required=False)
+@click.option("--list", "listed", is_flag=True, help="List the tables.")
+@click.option("--profile", type=click.Choice(PROFILES[:2]), default="smoke", show_default=True, help=PROFILE_HELP)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="How often to pre-train every row.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of meshes or clouds; without it, generated shapes."
+)
+@click.option("--train-list", type=click.Path(path_type=Path), help="File of relative paths: the training split.")
+@click.option("--test-list", type=click.Path(path_type=Path), help="File of relative paths: the test split.")
+@click.option("-w", "--workspace", "folder", type=click.Path(path_type=Path), help="Default: runs/TABLE-PROFILE.")
+@click.option("--dry-run", is_flag=True, help="Print the parameters, make nothing.")
+def ablate(table: str | None, listed: bool, dry_run: bool, **choices: Any) -> None:
+    """Run an ablation TABLE of a paper and print it: pointloom ablate m2ae-table8 --profile smoke.
+
+    Makes a workspace with one pre-training per row and seed, runs it, and shows what every row measured beside what
+    the paper says. The same command continues after an interruption.
+    """
+    from pointloom.ablate import AblationChoices, ablation_text, list_tables, run_ablation
+
+    if listed or table is None:
+        click.echo(list_tables())
+    elif dry_run:
+        click.echo(ablation_text(AblationChoices(table, **choices)), nl=False)
+    else:
+        click.echo(run_ablation(AblationChoices(table, **choices)))
+
+
+@cli.command()
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port; default: the first free one from 5000.")
 def ui(workspace: Path, port: int | None) -> None:
@@ -262,6 +292,67 @@ def search(
         click.echo(f"The text teacher does not know {', '.join(found.unknown)}: ranked by the other words.", err=True)
     click.echo(as_json(found) if as_data else as_table(found), nl=not as_data)
     click.echo(f"Page: {page}", err=as_data)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise click.BadParameter(f"not a JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"expected a JSON object, got {text}")
+    return found
+
+
+@cli.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--from", "origin", type=click.Choice(OFFICIAL), help="SOURCE is a checkpoint of this repository.")
+@click.option("--to", "target", type=click.Choice(OFFICIAL), help="SOURCE is an encoder; write it for this repository.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Encoder folder or checkpoint to write.")
+@click.option(
+    "--up",
+    type=click.Choice(["y", "z"]),
+    default="y",
+    show_default=True,
+    help="Axis that points up in the repository's clouds (ShapeNet, ModelNet40, ScanObjectNN: y); here it is +Z.",
+)
+@click.option("--num-points", type=click.IntRange(1), help="Points per cloud; default: those of the pre-training.")
+@click.option(
+    "--encoder-args",
+    metavar="JSON",
+    default="{}",
+    callback=lambda _context, _option, text: _json_object(text),
+    help='Arguments of the encoder, such as {"num_groups": 128}; default: those of the pre-training.',
+)
+@click.option("--leave-out", multiple=True, metavar="PREFIX", help="Names of further weights that are not wanted.")
+def convert(
+    *,
+    source: Path,
+    origin: str | None,
+    target: str | None,
+    output: Path,
+    up: str,
+    num_points: int | None,
+    encoder_args: dict[str, Any],
+    leave_out: tuple[str, ...],
+) -> None:
+    """Turn a published checkpoint (--from) into an encoder, or an encoder into such a checkpoint (--to).
+
+    Takes pre-trained and fine-tuned models, runs no code from the file, and says what matched. Every weight of the
+    encoder must be there and every other weight must be known, or nothing is written.
+    """
+    from pointloom.convert import convert_checkpoint, describe, export_encoder
+
+    if (origin is None) == (target is None):
+        raise click.UsageError("give either --from or --to")
+    if target is not None:
+        click.echo(f"{output}: {export_encoder(source, output, layout=target, up=up)} weights, all of the encoder")
+    if origin is not None:
+        made = convert_checkpoint(
+            source, output, layout=origin, up=up, num_points=num_points,
+            encoder_args=encoder_args, leave_out=leave_out,
+        )  # fmt: skip
+        click.echo(f"{output}: {describe(made)}")
 
 
 def main() -> NoReturn:

@@ -29,7 +29,7 @@ def pointloom(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_help_lists_every_command_and_how_to_start() -> None:
     text = CliRunner().invoke(cli, ["--help"]).output
-    for name in (*STAGES, "init", "run", "ui", "doctor", "encode", "search"):
+    for name in (*STAGES, "init", "run", "ui", "doctor", "encode", "search", "convert"):
         assert f"\n  {name} " in text
     assert "pointloom init my3d" in text
 
