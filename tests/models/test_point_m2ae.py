@@ -1,0 +1,96 @@
+"""The hierarchical encoder: patches, local attention, pooling, padding."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pointloom.models import build_encoder
+from pointloom.models.blocks import Attention
+from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_tiny
+from pointloom.models.visible import put_back, visible_slots
+from pointloom.ops import farthest_point_sampling, gather_points
+from pointloom.structures import Tokens
+
+
+def test_coarser_centres_are_the_farthest_point_sample_of_the_finer_ones() -> None:
+    groups = point_m2ae_tiny().group(torch.randn(3, 200, 3))
+    for finer, level in pairwise(groups):
+        chosen = farthest_point_sampling(finer.centers, level.centers.shape[1])
+        assert torch.equal(level.centers, gather_points(finer.centers, chosen))
+        members = gather_points(finer.centers, level.index) - level.centers.unsqueeze(2)
+        assert torch.equal(level.neighborhood, members)
+        assert (level.neighborhood[:, :, 0] == 0).all()  # the nearest one is the centre itself
+
+
+def test_tokens_of_three_scales_finest_first() -> None:
+    encoder = build_encoder("point_m2ae_tiny").eval()
+    tokens = encoder(encoder.group(torch.randn(2, 160, 3)))
+    assert [level.tokens.shape[1:] for level in tokens] == [(128, 48), (64, 96), (32, 192)]
+    assert all(level.valid is None for level in tokens)
+    assert tuple(encoder.dims) == (48, 96, 192)
+
+
+def test_blocked_attention_equals_torch() -> None:
+    ours = Attention(12, num_heads=3).double()
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    q, k, v = ours.qkv(x).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    per_query = torch.rand(2, 5, 5) < 0.5
+    per_query[:, range(5), range(5)] = False
+    for blocked in (per_query, per_query[:, :1]):
+        expected = F.scaled_dot_product_attention(q, k, v, attn_mask=~blocked.unsqueeze(1))
+        assert torch.allclose(ours(x, blocked), ours.proj(expected.transpose(1, 2).reshape(2, 5, 12)))
+
+
+def test_local_attention_sees_no_token_beyond_its_reach() -> None:
+    """Two clusters far from each other: with local attention, the tokens of one do not depend on the other."""
+    first, other = torch.randn(1, 80, 3) * 0.05, torch.randn(1, 80, 3) * 0.05 + 5.0
+    together = torch.cat([first, other], dim=1)
+    changed = torch.cat([first, 5.0 + (other - 5.0).flip(-1)], dim=1)
+    for local in (True, False):
+        encoder = build_encoder("point_m2ae_tiny", local_attention=local).eval()
+        found = []
+        for coord in (together, changed):
+            (level,) = encoder(encoder.group(coord))[:1]
+            found.append({tuple(c.tolist()): t for c, t in zip(level.centers[0], level.tokens[0], strict=True)})
+        shared = [key for key in found[0] if key[0] < 2 and key in found[1]]
+        assert len(shared) > 20
+        same = [torch.allclose(found[0][key], found[1][key], atol=1e-5) for key in shared]
+        assert all(same) if local else not any(same)
+
+
+def test_pooled_feature_is_the_sum_of_mean_and_maximum_or_both_apart() -> None:
+    top = torch.randn(2, 6, 192)
+    tokens = [Tokens(tokens=top, centers=torch.zeros(2, 6, 3))]
+    for apart, expected in (
+        (False, top.mean(1) + top.amax(1)),
+        (True, torch.cat([top.mean(1), top[:, 1:].amax(1)], dim=-1)),
+    ):
+        encoder = point_m2ae_tiny(pool_apart=apart)
+        assert torch.allclose(encoder.pool(tokens), expected)
+        assert encoder.global_dim == expected.shape[1]
+
+
+def test_visible_tokens_find_their_way_back() -> None:
+    hidden = torch.tensor([[True, False, True, False, False], [True, True, False, True, True]])
+    slots = visible_slots(hidden)
+    assert slots.index[0].tolist() == [1, 3, 4]
+    assert int(slots.index[1, 0]) == 2
+    assert slots.valid is not None
+    assert slots.valid.tolist() == [[True, True, True], [True, False, False]]
+    values = torch.arange(30.0).view(2, 5, 3)
+    background = torch.full((2, 5, 3), -1.0)
+    found = put_back(background, gather_points(values, slots.index) * 2, slots)
+    assert torch.equal(found, torch.where(hidden.unsqueeze(-1), background, values * 2))
+
+
+def test_scales_that_do_not_fit_each_other_are_refused() -> None:
+    arguments = {
+        "dims": (8, 16), "depth": 1, "num_heads": 2, "embed_hidden": (8, 16), "drop_path": 0.0, "radii": None,
+        "pool_apart": False, "init": "xavier", "skip_near_origin": 0.0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="one value per scale"):
+        PointM2AEEncoder(num_groups=(8, 4, 2), group_sizes=(4, 4), **arguments)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot have more patches than the finer one"):
+        PointM2AEEncoder(num_groups=(4, 8), group_sizes=(4, 4), **arguments)  # type: ignore[arg-type]
