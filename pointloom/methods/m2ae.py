@@ -86,7 +86,7 @@ class M2AE(nn.Module):
                 nn.init.normal_(self.predict.bias, std=0.08)
 
     def forward(self, batch: PointBatch) -> Losses:
-        """Section 3.4: Chamfer distance between predicted and true members of the hidden patches of one scale."""
+        """Section 3.3: Chamfer distance between predicted and true members of the hidden patches of one scale."""
         groups = self.encoder.group(batch.coord)
         predicted, target = self.predict_hidden(groups, self.hide(groups))
         return {"loss": chamfer_distance(predicted, target, norm=self.loss_norm)}
