@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.ops import max_over_points
+from pointloom.ops import linear_max
 
 
 class PatchEmbed(nn.Module):
@@ -17,10 +17,11 @@ class PatchEmbed(nn.Module):
         channels: Width of what a patch consists of: 3 for points, more for tokens that are merged.
 
     Note:
-        Three exact rewritings save about half of the work; the state dict keeps the weights of the paper. The third
+        Exact rewritings save most of the work; the state dict keeps the weights of the paper. The third
         layer acts on [pooled, point], so its pooled half is applied once per patch instead of once per point. Its
         point half and the second layer follow each other without a non-linearity and become one matrix. Biases in
-        front of a maximum or of the concatenation are added once per patch.
+        front of a maximum or of the concatenation are added once per patch. Layers in front of a maximum get gradients
+        only from the points that won (``linear_max``).
     """
 
     def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256), channels: int = 3) -> None:
@@ -36,14 +37,14 @@ class PatchEmbed(nn.Module):
     def forward(self, neighborhood: Float[Tensor, "b g k d"]) -> Float[Tensor, "b g c"]:
         """Return one token per patch; with batch statistics over all points of all patches while training."""
         B, G, K, D = neighborhood.shape
-        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, D))))  # (B G K, first)
-        pooled = max_over_points(F.linear(points, self.second.weight).view(B * G, K, -1)) + self.second.bias
+        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, D)))).view(B * G, K, -1)
+        pooled = linear_max(points, self.second.weight) + self.second.bias
         width = pooled.shape[-1]
         weight_pooled, weight_point = self.third.weight[:, :width], self.third.weight[:, width:]
         with torch.autocast(neighborhood.device.type, enabled=False):
             folded = weight_point @ self.second.weight
             bias = self.third.bias + weight_point @ self.second.bias
         per_patch = F.linear(pooled, weight_pooled, bias)
-        joined = F.linear(points, folded).view(B * G, K, -1) + per_patch.unsqueeze(1)
-        points = F.linear(F.relu(self.norm2(joined.flatten(0, 1))), self.fourth.weight)
-        return (max_over_points(points.view(B * G, K, -1)) + self.fourth.bias).view(B, G, -1)
+        joined = F.linear(points, folded) + per_patch.unsqueeze(1)
+        points = F.relu(self.norm2(joined.flatten(0, 1))).view(B * G, K, -1)
+        return (linear_max(points, self.fourth.weight) + self.fourth.bias).view(B, G, -1)

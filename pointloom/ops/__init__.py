@@ -7,6 +7,7 @@ from pointloom.ops.contrastive import contrastive_loss
 from pointloom.ops.gather import gather_rows
 from pointloom.ops.grouping import gather_points, group_points
 from pointloom.ops.interpolation import interpolate_features
+from pointloom.ops.linear_max import linear_max
 from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragged
 from pointloom.ops.pooling import max_over_points
 from pointloom.ops.sampling import farthest_point_sampling, farthest_point_sampling_ragged
@@ -26,5 +27,6 @@ __all__ = [
     "interpolate_features",
     "knn",
     "knn_ragged",
+    "linear_max",
     "max_over_points",
 ]
