@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ResultOut, StateDir
 from pointloom.stages.params import SamplingParams, StageParams
@@ -22,12 +22,29 @@ NUM_POINT_SAMPLES = 6
 
 
 class SvmParams(StageParams):
-    """Linear SVM on standardised features."""
+    """Linear SVM on frozen features."""
+
+    protocol: Literal["ours", "official"] = Field(
+        default="ours",
+        description="ours: standardised features; official: one C on features as they are (Point-M2AE's code)",
+    )
 
     C: list[float] = Field(
         min_length=1, description="values to choose from by group-wise cross-validation; one value is used as it is"
     )
     folds: int = Field(ge=2, description="validation folds, cut by group inside the training split")
+
+    @model_validator(mode="after")
+    def _official_has_one_value(self) -> "SvmParams":
+        if self.protocol == "official" and len(self.C) != 1:
+            raise ValueError(f"the official protocol has one fixed C, got {self.C}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave the protocol out where it is ours: sections from before it existed keep their digest."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if (key, value) != ("protocol", "ours")}
 
 
 class HeadParams(StageParams):
@@ -184,7 +201,7 @@ def _run_protocols(
 
     from pointloom.data.workers import available_cores
     from pointloom.tasks.classification import accuracy
-    from pointloom.tasks.probing import few_shot_accuracy, linear_svm, trained_head
+    from pointloom.tasks.probing import few_shot_accuracy, linear_svm, official_svm, trained_head
 
     found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
 
@@ -197,9 +214,13 @@ def _run_protocols(
 
     if params.svm:
         started = time.perf_counter()
-        prediction, chosen = linear_svm(
-            split, grid=params.svm.C, folds=params.svm.folds, seed=seed, num_workers=available_cores()
-        )
+        if params.svm.protocol == "official":
+            chosen = params.svm.C[0]
+            prediction = official_svm(split, C=chosen)
+        else:
+            prediction, chosen = linear_svm(
+                split, grid=params.svm.C, folds=params.svm.folds, seed=seed, num_workers=available_cores()
+            )
         add("svm", prediction, started, C=chosen)
     for head, options in (("linear", params.linear), ("mlp3", params.mlp3)):
         if options:

@@ -1,9 +1,13 @@
 """Protocols on frozen features."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from pointloom.tasks.probing import Split, few_shot_accuracy, linear_svm, trained_head
+from pointloom.stages.probe import SvmParams
+from pointloom.tasks.probing import Split, few_shot_accuracy, linear_svm, official_svm, trained_head
 
 
 def split(*, spread: float = 0.3, classes: int = 4) -> Split:
@@ -41,3 +45,25 @@ def test_few_shot_counts_only_classes_with_enough_objects() -> None:
     assert few_shot_accuracy(split(), way=4, shot=10, query=6, C=1.0, seed=0) == pytest.approx(100.0, abs=10)
     assert few_shot_accuracy(split(), way=5, shot=10, query=6, C=1.0, seed=0) is None
     assert few_shot_accuracy(split(), way=4, shot=13, query=6, C=1.0, seed=0) is None
+
+
+def test_official_svm_takes_features_as_they_are() -> None:
+    """A channel of loud noise spoils the papers' protocol; standardised, it is one channel among others."""
+    whole = split(spread=1.0)
+    rng = np.random.default_rng(1)
+
+    def noisy(feature: np.ndarray) -> np.ndarray:
+        return np.hstack([feature, 1000 * rng.normal(size=(len(feature), 20))]).astype(np.float32)
+
+    loud = replace(whole, train=noisy(whole.train), test=noisy(whole.test))
+    assert (official_svm(whole, C=0.012) == whole.test_label).mean() > 0.9
+    assert (official_svm(loud, C=0.012) == whole.test_label).mean() < 0.6
+    assert (linear_svm(loud, grid=[0.012], folds=2, seed=0, num_workers=1)[0] == whole.test_label).mean() > 0.9
+
+
+def test_official_svm_has_one_c_and_older_sections_keep_their_digest() -> None:
+    assert SvmParams(C=[0.1], folds=2).model_dump() == {"C": [0.1], "folds": 2}
+    official = SvmParams(protocol="official", C=[0.012], folds=2)
+    assert official.model_dump()["protocol"] == "official"
+    with pytest.raises(ValidationError, match=r"one fixed C, got \[0.1, 1.0\]"):
+        SvmParams(protocol="official", C=[0.1, 1.0], folds=2)
