@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KUBEFLOW := $(VENV)-kubeflow
 STAMP := $(VENV)/.set-up
 
 # A workspace per folder of shapes, pipeline and profile: runs/demo, runs/meshes-demo, runs/meshes-multimodal-demo, ...
@@ -36,7 +37,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo ui test test-slow images test-docker lint format type ci clean
+.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images test-docker lint format type ci clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +68,20 @@ demo: $(STAMP) ## Run the whole chain: on generated shapes, or on DATA=folder; p
 	  $(if $(TRAIN_LIST),--train-list '$(TRAIN_LIST)') $(if $(TEST_LIST),--test-list '$(TEST_LIST)')
 	$(BIN)/pointloom run --workspace '$(WORKSPACE)'
 
+# kfp pins some libraries at versions of its own: it gets an environment on top of the other one.
+$(KUBEFLOW)/.set-up: $(STAMP) pipelines/requirements.txt
+	$(BIN)/python -m venv $(KUBEFLOW)
+	$(KUBEFLOW)/bin/python -m pip install --quiet --requirement pipelines/requirements.txt
+	@site() { "$$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }; \
+	  echo "import site; site.addsitedir('$$(site $(VENV))')" >"$$(site $(KUBEFLOW))/workspace.pth"
+	@touch $@
+
+compile: $(KUBEFLOW)/.set-up ## Compile the Kubeflow pipelines to pipelines/compiled (docs/kubeflow.md)
+	$(KUBEFLOW)/bin/python -m pipelines.compile
+
+submit: $(KUBEFLOW)/.set-up ## Start a Kubeflow pipeline: make submit PIPELINE=pretrain ARGS="--host http://... --wait"
+	$(KUBEFLOW)/bin/python -m pipelines.submit $(PIPELINE) $(ARGS)
+
 ui: $(STAMP) ## Show the runs of the demo (or NAME=...) in MLflow's user interface; PORT=... is optional
 	$(BIN)/pointloom ui --workspace '$(WORKSPACE)' $(if $(PORT),--port $(PORT))
 
@@ -83,6 +98,9 @@ images: ## Build the images train, multimodal and data; prints their sizes (docs
 	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) --tag pointloom-$$image:$(TAG) . >/dev/null; \
 	done
 	@docker image ls --filter 'reference=pointloom-*:$(TAG)' --format 'table {{.Repository}}:{{.Tag}}\t{{.Size}}'
+
+test-kubeflow: $(KUBEFLOW)/.set-up ## Run the tests of components and pipelines
+	$(KUBEFLOW)/bin/python -m pytest -m "not docker" tests/components tests/pipelines
 
 test-docker: $(STAMP) ## Build the images, run them, rehearse the pipeline in them (needs a Docker engine)
 	$(BIN)/python -m pytest -m docker
@@ -104,5 +122,5 @@ ci: ## Everything that CI does, from a fresh environment
 	.ci/run
 
 clean: ## Remove what make has made: .venv, runs, caches, builds
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(KUBEFLOW) runs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ def finetune(
     metrics: Output[Metrics],
     state: str = "/tmp/state",
 ) -> dsl.ContainerSpec:
-    """Train an encoder end to end to classify objects and test it on objects it has never seen.
+    """Train an encoder end to end for a task and test it on objects it has never seen.
 
     The stage finds ``name``, its entry in the parameters, in the executor input.
     """

@@ -3,7 +3,7 @@
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from components.images import MULTIMODAL
+from components.images import DATA
 
 
 @dsl.container_component
@@ -21,7 +21,7 @@ def render(
     The stage finds ``name``, its entry in the parameters, in the executor input.
     """
     return dsl.ContainerSpec(
-        image=MULTIMODAL,
+        image=DATA,
         command=["pointloom", "render"],
         args=[
             "--params", params,

@@ -48,7 +48,7 @@ def report_of(gathered: Mapping[str, type[Artifact]]) -> BaseComponent:
     signature = inspect.signature(report)
     *fixed, _ = signature.parameters.values()
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    more = [inspect.Parameter(name, kind, annotation=Input[found]) for name, found in gathered.items()]  # type: ignore[valid-type]
+    more = [inspect.Parameter(name, kind, annotation=Input[found]) for name, found in gathered.items()]
     report.__signature__ = signature.replace(parameters=[*fixed, *more])  # type: ignore[attr-defined]
     return dsl.container_component(report)
 

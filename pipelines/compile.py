@@ -37,6 +37,11 @@ def compiled(pipeline: BaseComponent) -> str:
     return text
 
 
+def read_documents(text: str) -> list[dict[str, Any]]:
+    """Return the YAML documents of a package: the pipeline, and what concerns Kubernetes where there is something."""
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # the C one: 10 times faster
+
+
 def check_package(text: str) -> None:
     """Parse a package the way a cluster does; ``deploymentSpec`` is free-form in the first message, so twice.
 
@@ -44,7 +49,7 @@ def check_package(text: str) -> None:
         ParamsError: A field is unknown or of the wrong type.
     """
     try:
-        spec, *platform = yaml.safe_load_all(text)
+        spec, *platform = read_documents(text)
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
         for document in platform:

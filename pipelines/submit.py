@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from pipelines.client import Login, connect, follow, start, upload
 from pipelines.cluster import DEFAULT, read_cluster
-from pipelines.compile import compiled, component_of
+from pipelines.compile import compiled, component_of, read_documents
 from pipelines.graph import build_pipeline, default_arguments
 from pipelines.settings import PIPELINES, load_params, profile_file
 from pipelines.single import build_single, choose_step
@@ -85,7 +84,7 @@ def prepare_submission(pipeline: str, options: dict[str, Any]) -> Submission:
     else:
         graph = build_pipeline(pipeline, params, cluster, tag=tag)
     package = compiled(graph)
-    spec = next(iter(yaml.safe_load_all(package)))
+    spec = read_documents(package)[0]
     known = {name: found.get("defaultValue") for name, found in spec["root"]["inputDefinitions"]["parameters"].items()}
     arguments = {name: value for name, value in default_arguments(params, cluster).items() if name in known}
     if options["source"]:
