@@ -14,6 +14,7 @@ from pointloom.report.multimodal import multimodal_content
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.page import render_html, render_markdown
 from pointloom.report.pictures import Pictures
+from pointloom.report.published import published_rows
 from pointloom.report.viewer import viewer_entries
 
 Content = dict[str, Any]
@@ -106,6 +107,7 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
         "detail": settings.detail,
         "bootstrap": asdict(bootstrap),
         "finetune": finetune,
+        "published": published_rows(inputs),
         "comparisons": comparisons,
         "steps": summary.step_rows(inputs, bootstrap=bootstrap),
         "low_label": low_label,

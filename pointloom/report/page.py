@@ -66,6 +66,7 @@ def _sections(content: Content) -> list[tuple[str, str]]:
     more = content["multimodal"] or {}
     return [
         *(labelled if content["dataset"]["labelled"] else [("reading", "How to read this")]),
+        *([("published", "Published values")] if content["published"] else []),
         *([("text", "Words and shapes")] if more else []),
         *([("teachers", "Teachers and students")] if more.get("teachers") else []),
         ("curves", "Training curves"),
