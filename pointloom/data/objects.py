@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointloom.data.shards import ObjectStore
+from pointloom.data.records import StoreInfo
 from pointloom.data.transforms import rotate_about_up, scale_and_shift, unit_sphere
 from pointloom.errors import DataError
 from pointloom.structures import PointBatch
@@ -35,11 +37,30 @@ class Sampling:
     rotate_degrees: float
 
 
+@runtime_checkable
+class CloudSource(Protocol):
+    """What the loader knows of a store.
+
+    Attributes:
+        path: Where it is, for messages.
+        info: Points per object and how clouds are to be normalised.
+        labels: (A,) class per object, -1 where unknown.
+    """
+
+    path: Path
+    info: StoreInfo
+    labels: NDArray[np.int64]
+
+    def coords(self, rows: NDArray[np.int64], num_points: int | None = None) -> NDArray[np.float32]:
+        """Return (R, num_points, 3) coordinates in farthest-point order."""
+        ...
+
+
 class ObjectLoader:
     """Clouds of some rows of a store, in shuffled batches for training or in order for evaluation."""
 
     def __init__(
-        self, store: ObjectStore, rows: NDArray[np.int64], *, sampling: Sampling, batch_size: int, seed: int
+        self, store: CloudSource, rows: NDArray[np.int64], *, sampling: Sampling, batch_size: int, seed: int
     ) -> None:
         """Prepare to read ``rows``.
 
@@ -55,6 +76,7 @@ class ObjectLoader:
                 "stored object) must hold; change the params, or prepare with more points"
             )
         self.store = store
+        self._keep_size = store.info.settings.get("loader_transform") == "none"  # ScanObjectNN: size is a cue
         self.rows = rows
         self.sampling = sampling
         self.batch_size = min(batch_size, len(rows))
@@ -87,7 +109,7 @@ class ObjectLoader:
                 coord = torch.from_numpy(self._pool(chosen)[:, : self.sampling.num_points])
             else:
                 coord = self._draw(chosen, np.random.default_rng([self.seed, draw, start]))
-            yield self._batch(unit_sphere(coord), chosen)
+            yield self._batch(self._normalised(coord), chosen)
 
     def draw_augmented(self, draw: int) -> Iterator[PointBatch]:
         """Yield all clouds in order, augmented as in training: voting tests several such draws."""
@@ -99,10 +121,14 @@ class ObjectLoader:
     def _draw_augmented(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Draw points of every chosen cloud, normalise, turn, scale and shift."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        coord = unit_sphere(self._draw(chosen, rng))
+        coord = self._normalised(self._draw(chosen, rng))
         if self.sampling.rotate_degrees > 0:
             coord = rotate_about_up(coord, max_degrees=self.sampling.rotate_degrees, generator=generator)
         return scale_and_shift(coord, scale=self.sampling.scale, shift=self.sampling.shift, generator=generator)
+
+    def _normalised(self, coord: Tensor) -> Tensor:
+        """Bring clouds into the unit sphere, unless the data set's protocol keeps their size."""
+        return coord if self._keep_size else unit_sphere(coord)
 
     def _batch(self, coord: Tensor, chosen: NDArray[np.int64]) -> PointBatch:
         return PointBatch(coord=coord, label=self._labels[chosen], row=torch.from_numpy(self.rows[chosen]))

@@ -177,7 +177,7 @@ class TripletLoader:
             raise DataError(f"{len(objects.rows)} clouds and teacher vectors of {len(vectors.rows)} objects")
         self.objects = objects
         self.vectors = vectors
-        self._position = np.full(len(objects.store), -1, dtype=np.int64)
+        self._position = np.full(len(objects.store.labels), -1, dtype=np.int64)
         self._position[objects.rows] = np.arange(len(objects.rows))
 
     def __len__(self) -> int:

@@ -14,12 +14,15 @@ from pointloom.stages.signature import nested_models
 
 Models = tuple[type[StageParams], ...]
 
+DISCRIMINATORS = ("method", "task")
+"""Keys that say which of several models a section is."""
+
 
 def read_params(models: Models, source: str) -> StageParams:
     """Read and validate parameters.
 
     Args:
-        models: What the section may be; ``method`` chooses among several.
+        models: What the section may be; ``method`` or ``task`` chooses among several.
         source: ``FILE:SECTION`` with a dotted section, or a JSON object.
 
     Raises:
@@ -93,17 +96,19 @@ def validate(models: Models, values: Any, *, where: str) -> StageParams:
 
 
 def _choose(models: Models, values: dict[str, Any], *, where: str) -> type[StageParams]:
-    """Return the model of the ``method`` that the values name."""
+    """Return the model that the values name by ``method`` or ``task``; a default of that key may be left out."""
     if len(models) == 1:
         return models[0]
-    by_method = {name: model for model in models for name in get_args(model.model_fields["method"].annotation)}
-    method = values.get("method")
-    if method not in by_method:
+    key = next(name for name in DISCRIMINATORS if all(name in model.model_fields for model in models))
+    named = {name: model for model in models for name in get_args(model.model_fields[key].annotation)}
+    defaults = [model.model_fields[key].default for model in models if not model.model_fields[key].is_required()]
+    chosen = values.get(key, *defaults)
+    if chosen not in named:
         raise ParamsError(
-            f"{where}: method: expected one of {', '.join(by_method)}, got {method!r}"
-            f"{did_you_mean(str(method), list(by_method))}"
+            f"{where}: {key}: expected one of {', '.join(named)}, got {chosen!r}"
+            f"{did_you_mean(str(chosen), list(named))}"
         )
-    return by_method[method]
+    return named[chosen]
 
 
 def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:

@@ -34,7 +34,15 @@ def as_sampling(params: SamplingParams) -> "Sampling":
     )
 
 
-def as_optimization(params: OptimParams, *, epochs: int, beta2: float = 0.999) -> "Optimization":
+def as_optimization(
+    params: OptimParams,
+    *,
+    epochs: int,
+    beta2: float = 0.999,
+    fast: tuple[str, ...] = (),
+    fast_factor: float = 1.0,
+    double_step: bool = False,
+) -> "Optimization":
     """Return the loop's description of schedule and precision; a run shorter than the warm-up shortens it."""
     from pointloom.train.loop import Optimization
 
@@ -48,6 +56,9 @@ def as_optimization(params: OptimParams, *, epochs: int, beta2: float = 0.999) -
         schedule=params.schedule,
         precision=params.precision,
         beta2=beta2,
+        fast=fast,
+        fast_factor=fast_factor,
+        double_step=double_step,
     )
 
 
@@ -122,6 +133,17 @@ def sample_batch(store: "ObjectStore", sampling: "Sampling") -> "PointBatch":
     return batch
 
 
+def encoder_entry(card: "EncoderCard") -> dict[str, Any]:
+    """Return what a ``result.json`` says about the encoder."""
+    return {
+        "builder": card.builder,
+        "method": card.method,
+        "labels": card.labels,
+        "sha256": card.weights_sha256,
+        "num_parameters": card.num_parameters,
+    }
+
+
 def result_header(
     stage: str, name: str, *, card: "EncoderCard", store: "ObjectStore", protocol: dict[str, Any]
 ) -> dict[str, Any]:
@@ -132,13 +154,7 @@ def result_header(
         "stage": stage,
         "name": name,
         "task": "classification",
-        "encoder": {
-            "builder": card.builder,
-            "method": card.method,
-            "labels": card.labels,
-            "sha256": card.weights_sha256,
-            "num_parameters": card.num_parameters,
-        },
+        "encoder": encoder_entry(card),
         "data": {
             "digest": store.info.digest,
             "num_train": int((labelled & (store.splits == "train")).sum()),

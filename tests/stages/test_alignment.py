@@ -18,7 +18,8 @@ from pointloom.methods.align import Align, load_heads
 from pointloom.methods.distill import Distill
 from pointloom.stages.align import AlignParams, align, training_rows
 from pointloom.stages.distill import DistillParams, distill
-from pointloom.stages.finetune import FinetuneParams, finetune
+from pointloom.stages.finetune import finetune
+from pointloom.stages.finetune_tasks import ClassificationParams
 from pointloom.stages.probe import ProbeParams, probe
 from pointloom.train.checkpoint import load_encoder_module, read_card
 from tests.data.teacher_files import write_teachers
@@ -254,7 +255,7 @@ def test_encoders_of_both_stages_can_be_probed_and_fine_tuned(workspace: Path, n
         "encoder": name, "seeds": [0], "draws": 1, "precision": "fp32", "sampling": SAMPLING,
         "svm": {"C": [0.1], "folds": 2}, "linear": None, "mlp3": None, "few_shot": None,
     })  # fmt: skip
-    tuning = FinetuneParams.model_validate({
+    tuning = ClassificationParams.model_validate({
         "encoder": name, "encoder_args": {"class_token": True, "drop_path": 0.1}, "head": "linear", "seeds": [0],
         "label_epochs": {1.0: 1}, "batch_size": 8, "label_smoothing": 0.1, "votes": 1, "selection": "last",
         "sampling": SAMPLING, "optim": OPTIM,

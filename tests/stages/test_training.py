@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pointloom.data.shards import ObjectStore
-from pointloom.stages.finetune import FinetuneParams, finetune, label_subset
+from pointloom.stages.finetune import finetune
+from pointloom.stages.finetune_tasks.classification import ClassificationParams, label_subset
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import MAEParams, UntrainedParams
@@ -62,7 +63,7 @@ def run_finetune(root: Path, encoder: str, name: str, **changed: Any) -> dict[st
         "sampling": SAMPLING, "optim": OPTIM,
     }  # fmt: skip
     finetune(
-        FinetuneParams.model_validate(values | changed), dataset=root / "data", encoder=root / "models" / encoder,
+        ClassificationParams.model_validate(values | changed), dataset=root / "data", encoder=root / "models" / encoder,
         result=root / "results" / name, metrics=root / f"{name}.json", state=root / "state",
     )  # fmt: skip
     return dict(json.loads((root / "results" / name / "result.json").read_text()))
