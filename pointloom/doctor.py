@@ -5,17 +5,16 @@ import importlib.util
 import os
 import platform
 import shutil
-import socket
+import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
 
 from pointloom._version import __version__
 from pointloom.errors import ParamsError, PointloomError, WorkspaceError
+from pointloom.examination import Check
 from pointloom.render.egl import EGL_HINT
 from pointloom.run import disk_needed
+from pointloom.services import check_kubeflow, check_remotes, check_tracking_server
 from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
 from pointloom.ui import choose_port
@@ -27,21 +26,6 @@ EXTRAS = {
     "multimodal": ("moderngl", "embreex", "open-clip-torch", "torchvision", "transformers"),
     "dev": ("pytest", "ruff", "mypy"),
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the examination.
-
-    Attributes:
-        state: ``ok``, ``info`` (works, could be better) or ``bad`` (something will fail).
-        name: What was looked at.
-        text: What was found, and what to do when it is not ok.
-    """
-
-    state: Literal["ok", "info", "bad"]
-    name: str
-    text: str
 
 
 def examine(folder: Path) -> Iterator[Check]:
@@ -56,6 +40,8 @@ def examine(folder: Path) -> Iterator[Check]:
     yield _allocator()
     yield _shared_memory()
     yield _port()
+    yield from _docker()
+    yield from _kubeflow()
     yield from _workspace(folder)
 
 
@@ -151,6 +137,36 @@ def _port() -> Check:
         return Check("info", "UI port", str(error))
 
 
+def _docker() -> Iterator[Check]:
+    if not shutil.which("docker"):
+        yield Check(
+            "info", "Docker", "not found; images and rehearsals need it: install Docker Engine"
+        )
+        return
+    version = _ask_docker("version", "--format", "{{.Server.Version}}")
+    if version is None:
+        yield Check("info", "Docker", "no engine answers; start it, or join its group: sudo usermod -aG docker $USER")
+        return
+    yield Check("ok", "Docker", f"engine {version}")
+    found = _ask_docker("image", "ls", "--filter", "reference=*pointloom-*", "--format", "{{.Repository}}:{{.Tag}}")
+    names = [name for name in (found or "").split() if name.endswith(__version__) or f":{__version__}-" in name]
+    text = ", ".join(names) or f"none of version {__version__} is here; to build them: make images"
+    yield Check("ok" if names else "info", "images", text)
+
+
+def _ask_docker(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _kubeflow() -> Iterator[Check]:
+    if endpoint := os.environ.get("KF_PIPELINES_ENDPOINT"):
+        yield check_kubeflow(endpoint)
+
+
 def _workspace(folder: Path) -> Iterator[Check]:
     try:
         workspace = open_workspace(folder)
@@ -164,6 +180,7 @@ def _workspace(folder: Path) -> Iterator[Check]:
         yield Check("bad", "raw shapes", f"{workspace.source} is not there")
     yield from _params_and_disk(workspace)
     yield _tracking(workspace.folder)
+    yield from check_remotes(workspace.folder)
 
 
 def _params_and_disk(workspace: Workspace) -> Iterator[Check]:
@@ -188,13 +205,4 @@ def _tracking(folder: Path) -> Check:
         missing = importlib.util.find_spec("sqlalchemy") is None
         hint = '; needs: pip install "pointloom[workspace]"' if missing else ""
         return Check("bad" if missing else "ok", "tracking", f"{target.uri}{left}{hint}")
-    parts = urlsplit(target.uri)
-    try:
-        with socket.create_connection(
-            (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 3
-        ):
-            return Check("ok", "tracking", f"{target.uri} answers{left}")
-    except OSError as error:
-        return Check(
-            "info", "tracking", f"{target.uri} does not answer ({error}); events are kept and sent later{left}"
-        )
+    return check_tracking_server(target.uri, waiting=left)

@@ -1,0 +1,115 @@
+"""Ask the servers that a team shares, as their clients would: MLflow, Kubeflow Pipelines, the store behind DVC."""
+
+import base64
+import configparser
+import importlib.util
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pointloom.examination import Check
+
+TIMEOUT_S = 5.0
+
+
+def check_tracking_server(uri: str, *, waiting: str = "") -> Check:
+    """Ask an MLflow server for an experiment: that needs its name and, where it has users, a password.
+
+    Args:
+        uri: ``http://`` or ``https://``; a password in it is used and not shown.
+        waiting: What else to say about runs that were not sent yet.
+    """
+    shown = _without_password(uri)
+    status, body = _get(f"{shown}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default", _login(uri))
+    if status in {200, 404}:  # 404: the server works and has no such experiment
+        return Check("ok", "tracking", f"{shown} answers{waiting}")
+    if status == 401:
+        hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+        return Check("bad", "tracking", f"{shown} asks for a password; {hint}{waiting}")
+    if status == 403 and "host" in body.lower():
+        hint = f"its administrator adds {urlsplit(shown).netloc} to --allowed-hosts"
+        return Check("bad", "tracking", f"{shown} does not go by this name; {hint}{waiting}")
+    if status == 403:
+        return Check("bad", "tracking", f"{shown} knows you, and gives you no permission; ask for it{waiting}")
+    problem = body if status is None else f"status {status}"
+    return Check("info", "tracking", f"{shown} does not answer ({problem}); events are kept and sent later{waiting}")
+
+
+def check_kubeflow(endpoint: str) -> Check:
+    """Ask Kubeflow Pipelines for its health; a page instead of JSON is the login of the proxy before it."""
+    shown = _without_password(endpoint).rstrip("/")
+    status, body = _get(f"{shown}/apis/v2beta1/healthz", {})
+    if status == 200 and _is_json(body):
+        return Check("ok", "Kubeflow", f"{shown} answers")
+    if status in {200, 401, 403}:
+        return Check("info", "Kubeflow", f"{shown} asks for a login; submit with --token-file or --cookie-file")
+    problem = body if status is None else f"status {status}"
+    return Check("bad", "Kubeflow", f"{shown} does not answer ({problem}); see KF_PIPELINES_ENDPOINT")
+
+
+def check_remotes(folder: Path) -> Iterator[Check]:
+    """Look at the remotes of a workspace's DVC: is there the folder, does the store answer."""
+    config = configparser.ConfigParser(interpolation=None)
+    config.read([folder / ".dvc" / "config", folder / ".dvc" / "config.local"], encoding="utf-8")
+    for section in config.sections():
+        if "remote" not in section:
+            continue
+        name, url = section.strip("'\"").removeprefix("remote").strip(' "'), config[section].get("url", "")
+        title = f"remote {name}"
+        if url.startswith("s3://"):
+            yield _check_store(title, url, config[section].get("endpointurl"))
+        elif "://" not in url:
+            path = (folder / ".dvc" / url).resolve()
+            there = path.is_dir() and os.access(path, os.W_OK)
+            yield Check("ok" if there else "bad", title, str(path) if there else f"{path} is not a writable folder")
+
+
+def _check_store(title: str, url: str, endpoint: str | None) -> Check:
+    if importlib.util.find_spec("dvc_s3") is None:
+        return Check("bad", title, f"{url} needs: pip install dvc-s3")
+    if endpoint is None:
+        return Check("info", title, f"{url} (not asked: it has no endpointurl)")
+    shown = _without_password(endpoint)
+    status, body = _get(shown, {})
+    if status is None:
+        return Check("bad", title, f"{shown} does not answer ({body}); see `dvc remote list`")
+    return Check("ok", title, f"{url} at {shown} answers")
+
+
+def _get(url: str, headers: dict[str, str]) -> tuple[int | None, str]:
+    """Return status and text of an answer, or None and why there was none."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+            return answer.status, answer.read(100_000).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(100_000).decode(errors="replace")
+    except (OSError, ValueError) as error:
+        return None, str(getattr(error, "reason", error))
+
+
+def _login(uri: str) -> dict[str, str]:
+    """Return the header that MLflow's client would send."""
+    parts = urlsplit(uri)
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME", parts.username)
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD", parts.password)
+    if name and password:
+        return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

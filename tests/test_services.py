@@ -1,0 +1,147 @@
+"""What the doctor says about servers, each played by a small one on this machine."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from pointloom.doctor import examine
+from pointloom.services import check_kubeflow, check_remotes, check_tracking_server
+
+GOOD = "Basic " + base64.b64encode(b"ann:secret-word").decode()
+
+
+@contextmanager
+def server(status: int, body: str = "", *, password: bool = False) -> Iterator[str]:
+    """A server that answers every GET alike, or 401 unless it is given the right password."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            refused = password and self.headers.get("Authorization") != GOOD
+            self.send_response(401 if refused else status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _without_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state", "text"),
+    [
+        (200, "{}", "ok", "answers; 2 runs wait"),
+        (404, '{"error_code": "RESOURCE_DOES_NOT_EXIST"}', "ok", "answers"),
+        (401, "", "bad", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (403, "Invalid Host header - possible DNS rebinding attack detected", "bad", "to --allowed-hosts"),
+        (403, "Permission denied", "bad", "gives you no permission"),
+        (502, "", "info", "status 502"),
+    ],
+)
+def test_tracking_server_gets_advice_that_fits_its_answer(status: int, body: str, state: str, text: str) -> None:
+    with server(status, body) as url:
+        check = check_tracking_server(url, waiting="; 2 runs wait")
+    assert check.state == state
+    assert text in check.text
+
+
+def test_tracking_password_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(200, "{}", password=True) as url:
+        assert check_tracking_server(url).state == "bad"
+        check = check_tracking_server(url.replace("http://", "http://ann:secret-word@"))
+        assert check.state == "ok"
+        assert "secret-word" not in check.text
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret-word")
+        assert check_tracking_server(url).state == "ok"
+
+
+def test_dead_tracking_server_is_no_obstacle() -> None:
+    with server(200) as url:
+        pass
+    check = check_tracking_server(url)
+    assert check.state == "info"
+    assert "refused" in check.text
+    assert "events are kept and sent later" in check.text
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state", "text"),
+    [
+        (200, '{"multi_user": false}', "ok", "answers"),
+        (200, "<html>Log in</html>", "info", "asks for a login"),
+        (403, "RBAC: access denied", "info", "asks for a login"),
+        (500, "", "bad", "status 500"),
+    ],
+)
+def test_kubeflow_is_told_from_the_login_before_it(status: int, body: str, state: str, text: str) -> None:
+    with server(status, body) as url:
+        check = check_kubeflow(f"{url}/")
+    assert check.state == state
+    assert text in check.text
+
+
+def test_remotes_of_dvc_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "store").mkdir()
+    config = tmp_path / ".dvc" / "config"
+    config.write_text("['remote \"near\"']\n    url = ../store\n['remote \"gone\"']\n    url = ../nowhere\n")
+    near, gone = check_remotes(tmp_path)
+    assert (near.state, near.name, near.text) == ("ok", "remote near", str(tmp_path / "store"))
+    assert (gone.state, gone.text) == ("bad", f"{tmp_path / 'nowhere'} is not a writable folder")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    with server(403) as url:  # a store that wants a signature is there
+        config.write_text(f"['remote \"far\"']\n    url = s3://bucket/path\n    endpointurl = {url}\n")
+        [far] = check_remotes(tmp_path)
+        assert (far.state, far.text) == ("ok", f"s3://bucket/path at {url} answers")
+    [far] = check_remotes(tmp_path)
+    assert far.state == "bad"
+    assert "does not answer" in far.text
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    [far] = check_remotes(tmp_path)
+    assert far.text == "s3://bucket/path needs: pip install dvc-s3"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("exit 1", [("info", "no engine answers")]),
+        (
+            'case "$1" in version) echo 29.1.0;; *) echo pointloom-train:0.1.0-abc pointloom-train:0.0.1;; esac',
+            [("ok", "engine 29.1.0"), ("ok", "pointloom-train:0.1.0-abc")],
+        ),
+        (
+            'case "$1" in version) echo 29.1.0;; *) echo;; esac',
+            [("ok", "engine 29.1.0"), ("info", "to build them: make images")],
+        ),
+    ],
+)
+def test_docker_and_images_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: list[tuple[str, str]]
+) -> None:
+    """With a stand-in for the command, because few machines that run this test have an engine."""
+    command = tmp_path / "docker"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = [check for check in examine(tmp_path) if check.name in {"Docker", "images"}]
+    assert [check.state for check in found] == [state for state, _ in expected]
+    for check, (_, text) in zip(found, expected, strict=True):
+        assert text in check.text
