@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.methods.masking import MASKS
+from pointloom.methods.masking import MASKS, multi_scale_mask, visible_points
+from pointloom.models import MaskedEncoder, PointM2AEEncoder
 from pointloom.models.decoders import GlobalDecoder, MaskedDecoder, PooledHead
-from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import chamfer_distance, gather_points
 from pointloom.structures import Groups, Losses, PointBatch, Tokens
 
@@ -21,10 +21,14 @@ class Likeness:
     """How well the student guesses the teacher's tokens from what it sees.
 
     Attributes:
-        hidden: Which patches were hidden from the student.
+        visible: Which points the student saw.
+        centers: Where the patches are, the coarsest ones of a hierarchical encoder.
+        hidden: Which of them were hidden from the student.
         cosine: Cosine between guess and teacher token, per patch.
     """
 
+    visible: Bool[Tensor, "b n"]
+    centers: Float[Tensor, "b g 3"]
     hidden: Bool[Tensor, "b g"]
     cosine: Float[Tensor, "b g"]
 
@@ -32,13 +36,17 @@ class Likeness:
 class Distill(nn.Module):
     """Show the student a part of every cloud; it predicts what the teacher makes of all of it.
 
+    With a hierarchical encoder, the masks of the finer scales follow from that of the coarsest one, whose tokens are
+    the targets: the decoder is the first stage of Point-M2AE's.
+
     Args:
         student: What is pre-trained.
         teacher: The encoder of stage 1, kept frozen and in evaluation mode.
-        mask_ratio: Share of hidden patches.
+        mask_ratio: Share of hidden patches, at the coarsest scale.
         mask: ``random`` or ``block``.
         local_target: What the local decoder predicts: ``tokens`` of the teacher at all patches, ``points`` of the
-            hidden patches (masked autoencoding), or ``none``.
+            hidden patches (masked autoencoding; the finer centres they consist of in a hierarchical encoder), or
+            ``none``.
         local_weight: Factor of the local term.
         global_term: Whether the visible tokens predict the teacher's global feature.
         shuffle: Deal the token contents out anew in front of the local decoder.
@@ -54,8 +62,8 @@ class Distill(nn.Module):
 
     def __init__(
         self,
-        student: PointMAEEncoder,
-        teacher: PointMAEEncoder,
+        student: MaskedEncoder,
+        teacher: MaskedEncoder,
         *,
         mask_ratio: float,
         mask: str,
@@ -70,15 +78,18 @@ class Distill(nn.Module):
         super().__init__()
         if mask not in MASKS:
             raise ValueError(f"unknown mask {mask!r}; known: {', '.join(sorted(MASKS))}")
-        if not 0 < int(mask_ratio * student.num_groups) < student.num_groups:
-            raise ValueError(f"mask_ratio {mask_ratio} of {student.num_groups} groups hides none or all of them")
+        num_groups, group_sizes, _ = student.cut
+        if not 0 < int(mask_ratio * num_groups[-1]) < num_groups[-1]:
+            raise ValueError(f"mask_ratio {mask_ratio} of {num_groups[-1]} groups hides none or all of them")
         if local_target not in LOCAL_TARGETS:
             raise ValueError(f"unknown local_target {local_target!r}; known: {', '.join(LOCAL_TARGETS)}")
         if local_target == "none" and not global_term:
             raise ValueError("nothing to learn: local_target is none and global_term is false")
-        patches = [(each.num_groups, each.group_size, each.skip_near_origin) for each in (student, teacher)]
-        if patches[0] != patches[1]:
-            raise ValueError(f"student and teacher must cut the same patches, got {patches[0]} and {patches[1]}")
+        if student.cut != teacher.cut:
+            raise ValueError(f"student and teacher must cut the same patches, got {student.cut} and {teacher.cut}")
+        if isinstance(student, PointM2AEEncoder):
+            student.norms[:-1].requires_grad_(False)  # nobody reads the finer scales' tokens
+        dim, taught_dim = student.dims[-1], teacher.dims[-1]
         self.encoder = student
         self.teacher = teacher.requires_grad_(False)
         self.mask = MASKS[mask]
@@ -89,14 +100,14 @@ class Distill(nn.Module):
         self.global_decoder: GlobalDecoder | PooledHead | None = None
         if local_target != "none":
             self.local_decoder = MaskedDecoder(
-                student.dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=0.0, shuffle=shuffle
+                dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=0.0, shuffle=shuffle
             )
-            self.predict = nn.Linear(student.dim, teacher.dim if local_target == "tokens" else 3 * student.group_size)
+            self.predict = nn.Linear(dim, taught_dim if local_target == "tokens" else 3 * group_sizes[-1])
         if global_term and global_depth == 0:
             self.global_decoder = PooledHead(student.global_dim, out_dim=teacher.global_dim)
         elif global_term:
             self.global_decoder = GlobalDecoder(
-                student.dim, depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
+                dim, depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
             )
         self.train()
 
@@ -109,10 +120,10 @@ class Distill(nn.Module):
     def forward(self, batch: PointBatch) -> Losses:
         """Sum the local and the global term (equation 6) for the same cloud, cut into the same patches."""
         groups = self.encoder.group(batch.coord)
-        hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
+        hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)
         with torch.no_grad():
             taught = self.teacher(groups)
-        (seen,) = self.encoder(groups, [hidden])
+        seen = self.encoder(groups, multi_scale_mask(groups, hidden))[-1]
         losses: Losses = {}
         if self.local_decoder is not None:
             losses["loss/local"] = self.local_weight * self._local_loss(
@@ -128,13 +139,13 @@ class Distill(nn.Module):
         self, decoder: MaskedDecoder, groups: list[Groups], hidden: Tensor, seen: Tokens, taught: list[Tokens]
     ) -> Tensor:
         """Equation 4 over all tokens; or, for ``points``, the Chamfer distance over the hidden patches."""
-        (level,) = groups
+        level = groups[-1]
         slots = visible_first(hidden)
         masked = slots[:, seen.tokens.shape[1] :]
         masked_centers = gather_points(level.centers, masked)
         if self.local_target == "tokens":
             guess = self.predict(decoder.everywhere(seen.tokens, seen.centers, masked_centers))
-            return cosine_distance(guess, gather_points(taught[0].tokens, slots)).mean()
+            return cosine_distance(guess, gather_points(taught[-1].tokens, slots)).mean()
         points = self.predict(decoder(seen.tokens, seen.centers, masked_centers)).reshape(-1, level.index.shape[2], 3)
         target = gather_points(level.neighborhood.flatten(2), masked).reshape(points.shape)
         return chamfer_distance(points, target, norm=2)
@@ -149,13 +160,19 @@ class Distill(nn.Module):
         if self.local_decoder is None or self.local_target != "tokens":
             raise ValueError("the student predicts no tokens: local_target is not 'tokens'")
         groups = self.encoder.group(coord)
-        hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
-        (taught,), (seen,) = self.teacher(groups), self.encoder(groups, [hidden])
+        hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)
+        masks = multi_scale_mask(groups, hidden)
+        taught, seen = self.teacher(groups)[-1], self.encoder(groups, masks)[-1]
         slots = visible_first(hidden)
         masked_centers = gather_points(taught.centers, slots[:, seen.tokens.shape[1] :])
         guess = self.predict(self.local_decoder.everywhere(seen.tokens, seen.centers, masked_centers))
         cosine = 1 - cosine_distance(guess, gather_points(taught.tokens, slots))
-        return Likeness(hidden=hidden, cosine=torch.zeros_like(cosine).scatter(1, slots, cosine))
+        return Likeness(
+            visible=visible_points(groups[0], masks[0], num_points=coord.shape[1]),
+            centers=taught.centers,
+            hidden=hidden,
+            cosine=torch.zeros_like(cosine).scatter(1, slots, cosine),
+        )
 
 
 def cosine_distance(guess: Float[Tensor, "*b c"], target: Float[Tensor, "*b c"]) -> Float[Tensor, "*b"]:

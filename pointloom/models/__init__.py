@@ -8,7 +8,10 @@ from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_base, point
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
 from pointloom.models.pointnet import PointNetEncoder, pointnet
 
-ObjectEncoder = PointMAEEncoder | PointM2AEEncoder | PointNetEncoder
+MaskedEncoder = PointMAEEncoder | PointM2AEEncoder
+"""Encoders that can leave patches out."""
+
+ObjectEncoder = MaskedEncoder | PointNetEncoder
 
 ENCODERS: dict[str, Callable[..., ObjectEncoder]] = {
     "point_m2ae_base": point_m2ae_base,
@@ -33,4 +36,12 @@ def build_encoder(name: str, **args: Any) -> ObjectEncoder:
         raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
 
 
-__all__ = ["ENCODERS", "ObjectEncoder", "PointM2AEEncoder", "PointMAEEncoder", "PointNetEncoder", "build_encoder"]
+__all__ = [
+    "ENCODERS",
+    "MaskedEncoder",
+    "ObjectEncoder",
+    "PointM2AEEncoder",
+    "PointMAEEncoder",
+    "PointNetEncoder",
+    "build_encoder",
+]

@@ -98,6 +98,11 @@ class PointM2AEEncoder(nn.Module):
         """Width of the coarsest tokens, or twice that where mean and maximum stand side by side."""
         return self.dims[-1] * (2 if self.pool_apart else 1)
 
+    @property
+    def cut(self) -> tuple[tuple[int, ...], tuple[int, ...], float]:
+        """How clouds are cut: patches and members of a patch per scale, and the near-origin rule."""
+        return self.num_groups, self.group_sizes, self.skip_near_origin
+
     def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
         """Cut every cloud into patches of points, these into patches of patches and so on (section 3.1).
 

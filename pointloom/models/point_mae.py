@@ -82,6 +82,11 @@ class PointMAEEncoder(nn.Module):
         """Two pooled vectors side by side."""
         return 2 * self.dim
 
+    @property
+    def cut(self) -> tuple[tuple[int, ...], tuple[int, ...], float]:
+        """How clouds are cut: patches and members of a patch per scale, and the near-origin rule."""
+        return (self.num_groups,), (self.group_size,), self.skip_near_origin
+
     def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
         """Cut every cloud into ``num_groups`` patches."""
         return [group_points(coord, self.num_groups, self.group_size, skip_near_origin=self.skip_near_origin)]

@@ -153,8 +153,7 @@ def _build(params: DistillParams, folder: Path) -> "Distill":
 
     from pointloom.errors import ParamsError
     from pointloom.methods.distill import Distill
-    from pointloom.models import build_encoder
-    from pointloom.models.point_mae import PointMAEEncoder
+    from pointloom.models import MaskedEncoder, build_encoder
     from pointloom.train.checkpoint import load_encoder_module
 
     torch.manual_seed(params.seed)
@@ -163,8 +162,10 @@ def _build(params: DistillParams, folder: Path) -> "Distill":
         student, _ = load_encoder_module(folder, allow_missing=(), **params.encoder_args)
     else:
         student = build_encoder(card.builder, **(card.builder_args | params.encoder_args))
-    if not isinstance(teacher, PointMAEEncoder) or not isinstance(student, PointMAEEncoder):
-        raise ParamsError(f"distill: teacher {params.teacher!r} is {card.builder!r}, expected a point_mae encoder")
+    if not isinstance(teacher, MaskedEncoder) or not isinstance(student, MaskedEncoder):
+        raise ParamsError(
+            f"distill: teacher {params.teacher!r} is {card.builder!r}, expected a point_mae or point_m2ae encoder"
+        )
     student.embed_visible_only = params.embed_visible_only
     try:
         return Distill(
@@ -189,20 +190,17 @@ def _write_samples(path: Path, method: "Distill", store: "ObjectStore", batch: "
     import numpy as np
     import torch
 
-    from pointloom.methods.masking import visible_points
     from pointloom.train.device import best_device
 
     torch.manual_seed(0)
     method.eval()
-    coord = batch.coord.to(best_device())
-    likeness = method.compare(coord)
-    (level,) = method.encoder.group(coord)
+    likeness = method.compare(batch.coord.to(best_device()))
     np.savez_compressed(
         path,
         uid=store.uids[batch.row.numpy()],
         coord=batch.coord.numpy(),
-        visible=visible_points(level, likeness.hidden, num_points=coord.shape[1]).cpu().numpy(),
-        centers=level.centers.cpu().numpy(),
+        visible=likeness.visible.cpu().numpy(),
+        centers=likeness.centers.cpu().numpy(),
         hidden=likeness.hidden.cpu().numpy(),
         cosine=likeness.cosine.float().cpu().numpy(),
     )

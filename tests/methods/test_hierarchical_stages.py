@@ -1,0 +1,84 @@
+"""Alignment and masked distillation with the hierarchical encoder."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pointloom.methods.align import Align
+from pointloom.methods.distill import Distill, visible_first
+from pointloom.ops import gather_points
+from pointloom.structures import AlignBatch
+from tests.methods.test_m2ae import clouds, tiny_encoder
+
+
+def tiny_distill(**changed: object) -> Distill:
+    settings: dict[str, object] = {
+        "mask_ratio": 0.8, "mask": "random", "local_target": "tokens", "local_weight": 1.0, "global_term": True,
+        "shuffle": True, "decoder_depth": 1, "global_depth": 1, "decoder_heads": 2,
+    }  # fmt: skip
+    return Distill(tiny_encoder(), tiny_encoder(drop_path=0.5), **(settings | changed))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("local_target", ["tokens", "points"])
+@pytest.mark.parametrize("global_depth", [0, 1])
+def test_student_learns_at_all_scales_and_the_teacher_does_not(local_target: str, global_depth: int) -> None:
+    method, batch = tiny_distill(local_target=local_target, global_depth=global_depth), clouds()
+    before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
+    method(batch)["loss"].backward()
+    for name, parameter in method.named_parameters():
+        unread = name.startswith(("teacher.", "encoder.norms.0", "encoder.norms.1"))
+        assert (parameter.grad is None) == unread, name
+        assert parameter.requires_grad != unread, name
+    assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
+
+
+def test_targets_are_the_teachers_coarsest_tokens_and_its_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = tiny_distill(), clouds()
+    groups = method.encoder.group(batch.coord)
+    hidden = method.mask(groups[-1].centers, ratio=0.8)
+    taught = method.teacher(groups)
+    right = gather_points(taught[-1].tokens, visible_first(hidden))
+    feature = taught[-1].tokens.mean(1) + taught[-1].tokens.amax(1)
+    monkeypatch.setattr(method, "mask", lambda *_, **__: hidden)
+    monkeypatch.setattr(method.local_decoder, "everywhere", lambda *_: right)
+    monkeypatch.setattr(method.global_decoder, "forward", lambda *_: feature)
+    monkeypatch.setattr(method, "predict", torch.nn.Identity())
+    assert method(batch)["loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_points_of_hidden_patches_are_predicted_from_the_finer_centres() -> None:
+    method = tiny_distill(local_target="points", global_term=False).eval()
+    assert method.predict.out_features == 3 * 4  # four finer centres make a coarse patch
+    assert method(clouds())["loss/local"].item() > 0
+
+
+def test_likeness_is_that_of_the_coarsest_patches() -> None:
+    method, coord = tiny_distill().eval(), clouds().coord
+    likeness = method.compare(coord)
+    assert likeness.hidden.sum(1).tolist() == [8] * 4
+    assert likeness.cosine.shape == likeness.hidden.shape == (4, 10)
+    assert torch.equal(likeness.centers, method.encoder.group(coord)[-1].centers)
+    assert likeness.visible.any(1).all()
+    assert not likeness.visible.all(1).any()
+
+
+def test_alignment_uses_the_sum_of_mean_and_maximum_and_trains_all_scales() -> None:
+    method, batch = (
+        Align(tiny_encoder(), text_dim=8, image_dims={"dino": 6}, per_teacher_temperature=True, multi_positive=False),
+        clouds(),
+    )
+    everything = torch.ones(4, dtype=torch.bool)
+    losses = method(
+        AlignBatch(
+            points=batch, text=F.normalize(torch.randn(4, 8), dim=-1), has_text=everything, text_id=torch.arange(4),
+            images={"dino": F.normalize(torch.randn(4, 6), dim=-1)}, has_image={"dino": everything},
+        )
+    )  # fmt: skip
+    assert method.heads.text.in_features == 32
+    losses["loss"].backward()
+    for name, parameter in method.named_parameters():
+        if name.startswith(("encoder.norms.0", "encoder.norms.1")):
+            assert parameter.grad is None, name  # tokens of the finer scales are not read
+            continue
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
