@@ -71,20 +71,17 @@ class Published:
 def read_published() -> tuple[Published, ...]:
     """Return all published values."""
     text = (resources.files("pointloom") / "report" / "published.csv").read_text(encoding="utf-8")
-    return tuple(
-        Published(
-            **(
-                row
-                | {
-                    "points": int(row["points"]) if row["points"] else None,
-                    "votes": int(row["votes"]),
-                    "value": float(row["value"]),
-                    "std": float(row["std"]) if row["std"] else None,
-                }
-            )
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+    return tuple(_parse(row) for row in csv.DictReader(text.splitlines()))
+
+
+def _parse(row: dict[str, Any]) -> Published:
+    numbers = {
+        "points": int(row["points"]) if row["points"] else None,
+        "votes": int(row["votes"]),
+        "value": float(row["value"]),
+        "std": float(row["std"]) if row["std"] else None,
+    }
+    return Published(**(row | numbers))
 
 
 def find_published(*, dataset: str, variant: str, task: str, transfer: str, metric: str) -> list[Published]:
