@@ -98,7 +98,7 @@ class PartLoader:
         coord, local = store.coords(rows), store.segments(rows)
         self._known = local != NO_PART
         self._check_points(store)
-        self._segment = np.where(self._known, local + first[:, None], -1)
+        self._segment = np.where(self._known, local + first[:, None].astype(np.int16), -1).astype(np.int16)
         self._coord = coord
 
     def _check_points(self, store: ObjectStore) -> None:

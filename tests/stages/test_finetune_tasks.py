@@ -3,11 +3,13 @@
 import csv
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from pointloom.data.shards import ObjectStore
 from pointloom.datasets.rooms import write_rooms
@@ -78,6 +80,15 @@ def test_section_without_a_task_is_classification_and_keeps_its_digest() -> None
     assert set(params.model_dump(mode="json")) == set(CLASSES)
     assert params.model_dump() == validate(models, CLASSES | {"task": "classification"}, where="test").model_dump()
     assert isinstance(validate(models, PARTS, where="test"), PartSegmentationParams)
+
+
+def test_example_of_the_manual_is_a_valid_section() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text()
+    (block,) = re.findall(r"```\n(finetune:.*?)```", page, re.DOTALL)
+    section = yaml.safe_load(block)["finetune"]["parts"]
+    assert isinstance(
+        validate(read_signature("finetune", finetune).params, section, where="docs"), PartSegmentationParams
+    )
 
 
 def test_misspelt_task_names_the_tasks() -> None:
