@@ -40,13 +40,15 @@ def _first_hits(
 ) -> None:  # pragma: no cover - compiled
     count = 0
     for first in range(0, planes.shape[1], _BLOCK):
+        end = first + _BLOCK  # vector instructions need rows of their own, indexed from 0
+        xs, ys, zs = planes[0, first:end], planes[1, first:end], planes[2, first:end]
         hits = np.int32(0)
-        for j in range(_BLOCK):
-            dx, dy, dz = planes[0, first + j] - x, planes[1, first + j] - y, planes[2, first + j] - z
+        for j in range(len(row)):  # a constant length would be unrolled instead of made vector instructions
+            dx, dy, dz = xs[j] - x, ys[j] - y, zs[j] - z
             row[j] = dx * dx + dy * dy + dz * dz
             hits += np.int32(row[j] < limit)
         if hits > 0:
-            for j in range(_BLOCK):
+            for j in range(len(row)):
                 if row[j] < limit:
                     found[count] = first + j
                     count += 1

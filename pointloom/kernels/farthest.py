@@ -82,11 +82,13 @@ def _find_near(
     near: NDArray[np.int32],
 ) -> None:  # pragma: no cover - compiled
     """Mark the leaves in which the distance of some point can fall; one run over all leaves, in vector instructions."""
-    leaves = len(near)
-    for b in range(leaves):
-        dx = max(max(box[0, leaves + b] - x, x - box[3, leaves + b]), np.float32(0))
-        dy = max(max(box[1, leaves + b] - y, y - box[4, leaves + b]), np.float32(0))
-        dz = max(max(box[2, leaves + b] - z, z - box[5, leaves + b]), np.float32(0))
+    first = len(near)  # vector instructions need rows of their own, indexed from 0
+    x0, y0, z0 = box[0, first:], box[1, first:], box[2, first:]
+    x1, y1, z1 = box[3, first:], box[4, first:], box[5, first:]
+    for b in range(len(near)):
+        dx = max(max(x0[b] - x, x - x1[b]), np.float32(0))
+        dy = max(max(y0[b] - y, y - y1[b]), np.float32(0))
+        dz = max(max(z0[b] - z, z - z1[b]), np.float32(0))
         near[b] = np.int32(dx * dx + dy * dy + dz * dz < farthest[b])
 
 
@@ -100,11 +102,13 @@ def _update_leaf(
     z: np.float32,
 ) -> np.float32:  # pragma: no cover - compiled
     """Lower the distances of a leaf to those from a new point; return the largest that is left."""
+    end = first + _LEAF
+    xs, ys, zs, left = slots[0, first:end], slots[1, first:end], slots[2, first:end], distance[first:end]
     largest = np.float32(-1)
-    for s in range(first, first + _LEAF):
-        dx, dy, dz = slots[0, s] - x, slots[1, s] - y, slots[2, s] - z
-        distance[s] = min(distance[s], dx * dx + dy * dy + dz * dz)
-        largest = max(largest, distance[s])
+    for s in range(len(left)):  # a constant length would be unrolled instead of made vector instructions
+        dx, dy, dz = xs[s] - x, ys[s] - y, zs[s] - z
+        left[s] = min(left[s], dx * dx + dy * dy + dz * dz)
+        largest = max(largest, left[s])
     return largest
 
 

@@ -4,10 +4,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pointloom.kernels.tree import Tree, box_distance, build_tree
+from pointloom.kernels.tree import PADDING, Tree, build_tree
 
 _LEAF = 32
-_DEPTH = 64  # a balanced tree of 2^31 points has 26 levels
+_FAN = 64  # nodes that are bounded at once
+_LEVELS = 5  # 2^31 points make a tree of 26 levels, six of which are descended at once
 
 
 @njit(cache=True, nogil=True)
@@ -66,41 +67,18 @@ def _knn_tree(
     tree = build_tree(points, _LEAF)
     nearest = np.empty(k, dtype=np.float32)
     found = np.empty(k, dtype=np.int32)
-    node_stack = np.empty(_DEPTH, dtype=np.int64)
-    bound_stack = np.empty(_DEPTH, dtype=np.float32)
+    bounds = np.empty((_LEVELS, min(_FAN, tree[2].shape[1] // 2)), dtype=np.float32)
+    firsts = np.empty(_LEVELS, dtype=np.int64)
     row = np.empty(_LEAF, dtype=np.float32)
     fits = True
-    order = _by_leaf(tree[2], query)
-    for m in order:
+    for m in range(len(query)):
         nearest[:] = np.inf
         found[:] = -1
-        _search(tree, query[m, 0], query[m, 1], query[m, 2], nearest, found, node_stack, bound_stack, row)
-        index[m] = found
+        _search(tree, query[m, 0], query[m, 1], query[m, 2], nearest, found, bounds, firsts, row)
+        for j in range(k):
+            index[m, j] = found[j]
         fits &= nearest[k - 1] < np.inf
     return fits
-
-
-@njit(cache=True, nogil=True)
-def _by_leaf(box: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.int32]:  # pragma: no cover - compiled
-    """Return an order of the queries in which those near the same leaf follow each other: they share the cache."""
-    leaves = box.shape[1] // 2
-    home = np.empty(len(query), dtype=np.int32)
-    place = np.zeros(leaves + 1, dtype=np.int64)
-    for m in range(len(query)):
-        node = 1
-        x, y, z = query[m, 0], query[m, 1], query[m, 2]
-        while node < leaves:
-            right = box_distance(box, 2 * node + 1, x, y, z) < box_distance(box, 2 * node, x, y, z)
-            node = 2 * node + np.int64(right)
-        home[m] = node - leaves
-        place[home[m] + 1] += 1
-    for b in range(leaves):
-        place[b + 1] += place[b]
-    order = np.empty(len(query), dtype=np.int32)
-    for m in range(len(query)):
-        order[place[home[m]]] = m
-        place[home[m]] += 1
-    return order
 
 
 @njit(cache=True, nogil=True)
@@ -111,34 +89,68 @@ def _search(
     z: np.float32,
     nearest: NDArray[np.float32],
     found: NDArray[np.int32],
-    node_stack: NDArray[np.int64],
-    bound_stack: NDArray[np.float32],
+    bounds: NDArray[np.float32],
+    firsts: NDArray[np.int64],
     row: NDArray[np.float32],
 ) -> None:  # pragma: no cover - compiled
-    """Collect the nearest points, sorted by distance and index: nearer child first, the other one if still needed."""
+    """Collect the nearest points, sorted by distance and index.
+
+    The binary tree is descended several levels at a time: all nodes of that level below a node are bounded at once, and
+    visited from the nearest on as long as their bound allows a nearer point.
+    """
     slots, source, box = tree
     leaves = box.shape[1] // 2
-    farthest = len(nearest) - 1
-    depth = 0
-    node = 1
-    while True:
-        while node < leaves:
-            left, right = box_distance(box, 2 * node, x, y, z), box_distance(box, 2 * node + 1, x, y, z)
-            bound = max(left, right)
-            node = 2 * node + np.int64(right < left)
-            if bound <= nearest[farthest]:
-                node_stack[depth], bound_stack[depth] = node ^ 1, bound
-                depth += 1
-        _scan_leaf(slots, source, (node - leaves) * _LEAF, x, y, z, nearest, found, row)
-        while depth > 0 and bound_stack[depth - 1] > nearest[farthest]:
-            depth -= 1
-        if depth == 0:
-            return
-        depth -= 1
-        node = node_stack[depth]
+    last = len(nearest) - 1
+    level = 0
+    firsts[0] = _bound_below(box, 1, x, y, z, bounds[0])
+    while level >= 0:
+        best = _least(bounds[level])
+        bound = bounds[level, best]
+        if bound > nearest[last] or bound == np.inf:
+            level -= 1
+            continue
+        bounds[level, best] = np.inf
+        node = firsts[level] + best
+        if node >= leaves:
+            _scan_leaf(slots, source, (node - leaves) * _LEAF, x, y, z, nearest, found, row)
+        else:
+            level += 1
+            firsts[level] = _bound_below(box, node, x, y, z, bounds[level])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _bound_below(
+    box: NDArray[np.float32], node: int, x: np.float32, y: np.float32, z: np.float32, bound: NDArray[np.float32]
+) -> int:  # pragma: no cover - compiled
+    """Fill ``bound`` with squared distances to the boxes of nodes a few levels below; return the first of them."""
+    first, width = node, 1
+    while first < box.shape[1] // 2 and width < len(bound):
+        first, width = 2 * first, 2 * width
+    end = first + width  # vector instructions need rows of their own, indexed from 0
+    x0, y0, z0 = box[0, first:end], box[1, first:end], box[2, first:end]
+    x1, y1, z1 = box[3, first:end], box[4, first:end], box[5, first:end]
+    bound[width:] = np.inf
+    for c in range(width):
+        dx = max(max(x0[c] - x, x - x1[c]), np.float32(0))
+        dy = max(max(y0[c] - y, y - y1[c]), np.float32(0))
+        dz = max(max(z0[c] - z, z - z1[c]), np.float32(0))
+        bound[c] = dx * dx + dy * dy + dz * dz
+    return first
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _least(bound: NDArray[np.float32]) -> int:  # pragma: no cover - compiled
+    """Return the place of the least bound, in two runs that become vector instructions."""
+    least = np.float32(np.inf)
+    for c in range(len(bound)):
+        least = min(least, bound[c])
+    place = np.int32(len(bound) - 1)
+    for c in range(len(bound)):
+        place = min(place, np.int32(c) if bound[c] == least else np.int32(len(bound) - 1))
+    return int(place)
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _scan_leaf(
     slots: NDArray[np.float32],
     source: NDArray[np.int32],
@@ -150,12 +162,25 @@ def _scan_leaf(
     found: NDArray[np.int32],
     row: NDArray[np.float32],
 ) -> None:  # pragma: no cover - compiled
+    end = first + _LEAF
+    xs, ys, zs, own = slots[0, first:end], slots[1, first:end], slots[2, first:end], source[first:end]
     last = len(nearest) - 1
-    for j in range(_LEAF):
-        dx, dy, dz = slots[0, first + j] - x, slots[1, first + j] - y, slots[2, first + j] - z
+    least = np.float32(np.inf)
+    for j in range(len(row)):  # a constant length would be unrolled instead of made vector instructions
+        dx, dy, dz = xs[j] - x, ys[j] - y, zs[j] - z
         row[j] = dx * dx + dy * dy + dz * dz
-    for j in range(_LEAF):
-        d, i = row[j], source[first + j]
+        least = min(least, row[j])
+    if least > nearest[last]:
+        return
+    if last == 0:
+        lowest = PADDING
+        for j in range(len(row)):
+            lowest = min(lowest, own[j] if row[j] == least else PADDING)
+        if least < nearest[0] or lowest < found[0]:
+            nearest[0], found[0] = least, lowest
+        return
+    for j in range(len(row)):
+        d, i = row[j], own[j]
         if d < nearest[last] or (d == nearest[last] and i < found[last]):
             place = last
             while place > 0 and (d < nearest[place - 1] or (d == nearest[place - 1] and i < found[place - 1])):

@@ -35,12 +35,12 @@ def build_tree(points: NDArray[np.float32], leaf: int) -> Tree:  # pragma: no co
         low, high = first[node], end[node]
         axis = 0
         for a in range(3):
-            box[a, node], box[3 + a, node] = _extent(coord[a], low, high)
+            box[a, node], box[3 + a, node] = _extent(coord[a, low:high])
             if box[3 + a, node] - box[a, node] > box[3 + axis, node] - box[axis, node]:
                 axis = a
         if node < leaves:
             middle = (low + high) // 2
-            _halve(coord, index, axis, low, high, middle)
+            _halve(coord[0, low:high], coord[1, low:high], coord[2, low:high], index[low:high], axis, middle - low)
             first[2 * node], end[2 * node] = low, middle
             first[2 * node + 1], end[2 * node + 1] = middle, high
     slots = np.full((3, leaves * leaf), np.inf, dtype=np.float32)
@@ -53,29 +53,35 @@ def build_tree(points: NDArray[np.float32], leaf: int) -> Tree:  # pragma: no co
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def _extent(
-    x: NDArray[np.float32], low: int, high: int
-) -> tuple[np.float32, np.float32]:  # pragma: no cover - compiled
+def _extent(x: NDArray[np.float32]) -> tuple[np.float32, np.float32]:  # pragma: no cover - compiled
     smallest, largest = np.float32(np.inf), np.float32(-np.inf)
-    for i in range(low, high):
+    for i in range(len(x)):
         smallest, largest = min(smallest, x[i]), max(largest, x[i])
     return smallest, largest
 
 
 @njit(cache=True, nogil=True)
 def _halve(
-    coord: NDArray[np.float32], index: NDArray[np.int32], axis: int, low: int, high: int, middle: int
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    z: NDArray[np.float32],
+    index: NDArray[np.int32],
+    axis: int,
+    middle: int,
 ) -> None:  # pragma: no cover - compiled
-    """Re-order ``low:high`` so that along ``axis`` nothing before ``middle`` is above anything from there on."""
+    """Re-order points so that along ``axis`` nothing before ``middle`` is above anything from there on."""
+    key = x if axis == 0 else y if axis == 1 else z
+    low, high = 0, len(index)
     while high - low > 1:
-        a, b, c = coord[axis, low], coord[axis, (low + high) // 2], coord[axis, high - 1]
+        a, b, c = key[low], key[(low + high) // 2], key[high - 1]
         pivot = max(min(a, b), min(max(a, b), c))
-        split = _move_to_front(coord, index, axis, low, high, pivot, False)
+        own = (key[low:high], x[low:high], y[low:high], z[low:high], index[low:high])
+        split = low + _move_to_front(own, pivot, False)
         if middle < split:
             high = split
             continue
         if split == low:  # the pivot is the smallest: its equals come first
-            split = _move_to_front(coord, index, axis, low, high, pivot, True)
+            split = low + _move_to_front(own, pivot, True)
             if middle < split:
                 return
         low = split
@@ -83,12 +89,12 @@ def _halve(
 
 @njit(cache=True, nogil=True)
 def _move_to_front(
-    coord: NDArray[np.float32], index: NDArray[np.int32], axis: int, low: int, high: int, pivot: np.float32, equal: bool
+    points: tuple[NDArray[np.float32], ...], pivot: np.float32, equal: bool
 ) -> int:  # pragma: no cover - compiled
-    """Move the points below ``pivot`` (or equal to it) to the front of ``low:high``; return the end of them."""
-    key, x, y, z = coord[axis], coord[0], coord[1], coord[2]
-    split = low
-    for i in range(low, high):  # every point is swapped, without a branch that the processor could mispredict
+    """Move the points below ``pivot`` (or equal to it) to the front; return how many they are."""
+    key, x, y, z, index = points
+    split = 0
+    for i in range(len(index)):  # every point is swapped, without a branch that the processor could mispredict
         value = key[i]
         moves = value == pivot if equal else value < pivot
         x0, y0, z0, i0 = x[i], y[i], z[i], index[i]
@@ -96,14 +102,3 @@ def _move_to_front(
         x[split], y[split], z[split], index[split] = x0, y0, z0, i0
         split += np.int64(moves)
     return split
-
-
-@njit(cache=True, nogil=True)
-def box_distance(
-    box: NDArray[np.float32], node: int, x: np.float32, y: np.float32, z: np.float32
-) -> np.float32:  # pragma: no cover - compiled
-    """Return the squared distance from a position to the box of a node, 0 inside."""
-    dx = max(max(box[0, node] - x, x - box[3, node]), np.float32(0))
-    dy = max(max(box[1, node] - y, y - box[4, node]), np.float32(0))
-    dz = max(max(box[2, node] - z, z - box[5, node]), np.float32(0))
-    return dx * dx + dy * dy + dz * dz

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from pointloom.ops import farthest_point_sampling, fps_order
+from pointloom.ops import farthest_point_sampling, farthest_point_sampling_ragged, fps_order
 
 BACKENDS = ("torch", "numba")
 
 
-def slow_fps(coord: np.ndarray, num: int, start: int = 0) -> list[int]:
+def slow_fps(coord: np.ndarray, num: int, start: int = 0, skip: float = 0.0) -> list[int]:
     distance = np.full(len(coord), np.inf, dtype=np.float32)
+    if skip > 0:
+        distance[coord[:, 0] ** 2 + coord[:, 1] ** 2 + coord[:, 2] ** 2 <= np.float32(skip)] = -1
     chosen = [start]
     while len(chosen) < num:
         delta = coord - coord[chosen[-1]]
@@ -49,6 +51,47 @@ def test_degenerate_clouds_do_not_break_it(backend: str) -> None:
     line[0, :, 0] = torch.tensor([0.0, 1.0, 2.0, 3.0])
     assert farthest_point_sampling(line, 2, backend=backend).tolist() == [[0, 3]]
     assert farthest_point_sampling(torch.zeros(2, 1, 3), 1, backend=backend).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["line", "grid", "same", "near origin"])
+@pytest.mark.parametrize("num_points", [2, 64, 65, 3000])
+def test_ties_and_skipped_points_follow_the_plain_loop(backend: str, kind: str, num_points: int) -> None:
+    rng = np.random.default_rng(num_points)
+    line = np.stack([rng.permutation(num_points), np.zeros(num_points), np.zeros(num_points)], axis=1)
+    clouds = {"line": line, "grid": rng.integers(0, 4, (num_points, 3)), "same": np.ones((num_points, 3))}
+    coord = clouds.get(kind, 0.02 * rng.normal(size=(num_points, 3))).astype(np.float32)
+    skip = 1e-3 if kind == "near origin" else 0.0
+    num = min(100, num_points)
+    chosen = farthest_point_sampling(
+        torch.from_numpy(coord)[None], num, start=1, skip_near_origin=skip, backend=backend
+    )
+    assert chosen[0].tolist() == slow_fps(coord, num, 1, skip)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ragged_clouds_equal_one_cloud_at_a_time(backend: str) -> None:
+    sizes, num = [70, 3, 200], [9, 3, 50]
+    coord = np.random.default_rng(0).normal(size=(sum(sizes), 3)).astype(np.float32)
+    offset = torch.tensor(sizes).cumsum(0)
+    chosen = farthest_point_sampling_ragged(
+        torch.from_numpy(coord), offset, torch.tensor(num), start=2, backend=backend
+    )
+    expected, first = [], 0
+    for size, n in zip(sizes, num, strict=True):
+        expected += [first + i for i in slow_fps(coord[first : first + size], n, 2)]
+        first += size
+    assert chosen.tolist() == expected
+
+
+def test_ragged_clouds_with_too_few_points_are_refused() -> None:
+    coord, offset = torch.zeros(6, 3), torch.tensor([2, 6])
+    with pytest.raises(ValueError, match="cannot choose 3 points from cloud 0 of 2"):
+        farthest_point_sampling_ragged(coord, offset, torch.tensor([3, 1]))
+    with pytest.raises(ValueError, match="start index 2 is outside of cloud 0 of 2 points"):
+        farthest_point_sampling_ragged(coord, offset, torch.tensor([1, 1]), start=2)
+    with pytest.raises(ValueError, match="offsets of coord must rise to its 6 rows"):
+        farthest_point_sampling_ragged(coord, torch.tensor([2, 7]), torch.tensor([1, 1]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
