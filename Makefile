@@ -37,7 +37,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images test-docker lint format type ci clean
+.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images rehearse test-docker lint format type ci clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -102,8 +102,11 @@ images: ## Build the images train, multimodal and data; prints their sizes (docs
 test-kubeflow: $(KUBEFLOW)/.set-up ## Run the tests of components and pipelines
 	$(KUBEFLOW)/bin/python -m pytest -m "not docker" tests/components tests/pipelines
 
-test-docker: $(STAMP) ## Build the images, run them, rehearse the pipeline in them (needs a Docker engine)
-	$(BIN)/python -m pytest -m docker
+rehearse: $(KUBEFLOW)/.set-up ## Run a pipeline in the images of make images: make rehearse [PIPELINE=...] [PROFILE=smoke] [TAG=...]
+	$(KUBEFLOW)/bin/python -m pipelines.run $(PIPELINE) --tag $(TAG) $(if $(filter file,$(origin PROFILE)),,--profile $(PROFILE)) $(ARGS)
+
+test-docker: $(KUBEFLOW)/.set-up ## Build the images, run them, rehearse the pipeline in them (needs a Docker engine)
+	$(KUBEFLOW)/bin/python -m pytest -m docker tests/docker
 
 lint: $(STAMP) ## Check style, layers and spelling
 	$(BIN)/ruff check .

@@ -1,0 +1,185 @@
+"""The images, built and run for real."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pointloom._version import __version__
+from tests.docker.conftest import ROOT, TARGETS, Run, docker
+
+pytestmark = pytest.mark.docker
+
+PARAMS = """
+prepare: {source: folder, num_objects: 0, unlabelled_synthetic: 0, num_points: 128, seed: 0, test_fraction: 0.25,
+  up: auto, train_list: null, test_list: null, max_failure_ratio: 0.5, num_workers: 1}
+render: {layout: openshape12, size: 32, supersample: 1, fov_degrees: 40, renderer: egl, require_gpu: false,
+  max_failure_ratio: 0.5}
+pretrain: {method: untrained, encoder: point_mae_tiny, encoder_args: {}, num_points: 64, seed: 0}
+"""
+CUBE = """OFF
+8 6 0
+-1 -1 -1
+1 -1 -1
+1 1 -1
+-1 1 -1
+-1 -1 1
+1 -1 1
+1 1 1
+-1 1 1
+4 0 3 2 1
+4 4 5 6 7
+4 0 1 5 4
+4 1 2 6 5
+4 2 3 7 6
+4 3 0 4 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with shapes and parameters, owned by the user of the images."""
+    raw = tmp_path / "raw" / "cube"
+    raw.mkdir(parents=True)
+    for index in range(4):
+        (raw / f"{index}.off").write_text(CUBE.replace("1 1 1\n", f"1 1 {1 + index / 10}\n"))
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    tmp_path.chmod(0o777)
+    if os.getuid() == 0:
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.chown(path, 1000, 1000)
+    return tmp_path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_it_shows_its_help_without_root_network_or_writable_disk(run_image: Run, target: str) -> None:
+    done = run_image(target, "pointloom", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Self-supervised pre-training for 3D point clouds" in done.stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_it_says_what_it_was_built_from(images: dict[str, str], target: str) -> None:
+    [image] = json.loads(docker("image", "inspect", images[target]).stdout)
+    labels = image["Config"]["Labels"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.revision"] == head.stdout.strip()
+    assert image["Config"]["User"] == "1000:1000"
+    assert not image["Config"]["Entrypoint"]
+
+
+def test_raw_shapes_become_a_store_views_and_an_encoder(run_image: Run, folder: Path) -> None:
+    store = ["--dataset", "objects", "--state", "state"]
+    source = ["--source", "raw"]
+    steps = {
+        "prepare": ("data", *source, *store),
+        "render": ("data", *source, *store, "--views", "views"),
+        "pretrain": ("train", *store, "--encoder", "encoder"),
+    }
+    for stage, (target, *paths) in steps.items():
+        command = ["pointloom", stage, "--params", f"params.yaml:{stage}", "--metrics", f"{stage}.json", *paths]
+        done = run_image(target, *command, folder=folder)
+        assert done.returncode == 0, done.stderr
+    numbers = {stage: json.loads((folder / f"{stage}.json").read_text()) for stage in steps}
+    assert numbers["prepare"]["metrics"]["objects"] == 4
+    assert len({numbers[stage]["run"]["git"]["revision"] for stage in steps} - {None}) == 1
+    assert (folder / "encoder" / "model.safetensors").stat().st_uid == 1000
+
+
+def test_any_other_user_may_run_it(run_image: Run, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    code = "import pointloom.kernels, pathlib; pathlib.Path('written').write_text('x')"
+    assert run_image("data", "python", "-c", code, folder=tmp_path, user="31337:0").returncode == 0
+    assert (tmp_path / "written").stat().st_uid == 31337
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_libraries_are_the_pinned_ones_and_none_is_for_orchestration(run_image: Run, target: str) -> None:
+    code = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line and line[0] != "#")
+    listed = run_image(target, "python", "-c", code).stdout.lower().replace("_", "-").split()
+    found = dict(line.split("==") for line in listed)
+    assert found.pop("pointloom") == __version__
+    assert {name: version.partition("+")[0] for name, version in found.items()}.items() <= pinned.items()
+    assert not found.keys() & {"kfp", "docker", "dvc", "pip", "pytest"}
+    assert ("torch" in found) == (target != "data")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_layer_holds_the_builder_s_configuration_or_a_key(
+    images: dict[str, str], target: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / "image.tar"
+    assert docker("image", "save", "--output", str(archive), images[target]).returncode == 0
+    names, bad = [], re.compile(rb"extra-index-url|find-links|PIP_[A-Z_]*=http|BEGIN [A-Z ]*PRIVATE KEY")
+    for member, content in _files(archive):
+        names.append(member)
+        assert not (member.endswith((".json", ".conf")) and bad.search(content)), member
+    assert any(name.endswith("pointloom/cli.py") for name in names)
+    assert not [name for name in names if re.search(r"(^|/)(pip\.conf|\.env|\.netrc|\.git/|\.pypirc)|^wheels/", name)]
+
+
+def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and, of small ones, content of every file of an image: its description and all files of all layers."""
+    with tarfile.open(archive) as image:
+        for member in image:
+            if not member.isfile():
+                continue
+            opened = image.extractfile(member)
+            assert opened
+            if member.name.endswith(".tar"):
+                with tarfile.open(fileobj=opened) as layer:
+                    for file in layer:
+                        small = layer.extractfile(file) if file.isfile() and file.size < 100_000 else None
+                        yield file.name, small.read() if small else b""
+            else:
+                yield member.name, opened.read()
+
+
+def test_what_is_private_does_not_reach_the_builder(images: dict[str, str], tmp_path: Path) -> None:
+    """Passwords planted where people leave them, in a copy of the tree that is sent with the same rules."""
+    planted = ("docker/.env", ".env", "pointloom/../id_rsa", ".git/config", "docker/mlflow/../.netrc")
+    for name in planted:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("hunter2")
+    (tmp_path / "pointloom").mkdir(exist_ok=True)
+    (tmp_path / "pointloom" / "cli.py").write_text("")
+    shutil.copy(ROOT / ".dockerignore", tmp_path)
+    (tmp_path / "Dockerfile").write_text(f"FROM {images['data']}\nCOPY . /sent\n")
+    built = docker(
+        "build", "--quiet", "--file", str(tmp_path / "Dockerfile"), "--tag", "pointloom-sent:test", str(tmp_path)
+    )
+    assert built.returncode == 0, built.stderr
+    sent = docker("run", "--rm", "pointloom-sent:test", "find", "/sent", "-type", "f").stdout.split()
+    docker("image", "rm", "pointloom-sent:test")
+    assert sent == ["/sent/pointloom/cli.py"]
+
+
+def test_sizes_stay_within_the_budget_of_the_manual(images: dict[str, str]) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    budget = {name: float(size) for name, size in re.findall(r"^\| `pointloom-(\w+)` .*\| ([\d.]+) GB \|$", text, re.M)}
+    assert set(budget) == set(TARGETS)
+    for target, image in images.items():
+        size = int(docker("image", "inspect", "--format", "{{.Size}}", image).stdout) / 1e9
+        assert size <= budget[target], f"{image} has {size:.2f} GB"
+
+
+def test_the_requirements_of_the_layers_are_the_package_s_own() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    printed = []
+    for group in ("core", "render", "torch", "multimodal"):
+        done = subprocess.run(
+            ["python3", "docker/requirements.py", group], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        printed += done.stdout.split()
+    own = [*project["dependencies"], *project["optional-dependencies"]["multimodal"]]
+    assert sorted(printed) == sorted(line.replace(" ", "") for line in own)

@@ -1,0 +1,98 @@
+"""The pipeline in containers beside the same stages run by ``pointloom run``: equal data, nearly equal learning."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from pointloom.workspace import template
+from tests.docker.conftest import ROOT, TAG
+from tests.e2e.processes import environment, pointloom
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+def small_params() -> dict[str, Any]:
+    """Profile smoke with one pre-trained encoder, one fine-tuning and one probe."""
+    params: dict[str, Any] = yaml.safe_load(template("profiles/pretrain/smoke.yaml"))
+    params["prepare"]["num_objects"] = 80
+    kept = {"pretrain": ("scratch", "mae"), "finetune": ("scratch",), "probe": ("random", "mae")}
+    for section, names in kept.items():
+        params[section] = {name: params[section][name] for name in names}
+    params["report"] |= {"detail": ["mae", "random"], "tsne_objects": 40}
+    return params
+
+
+@pytest.fixture(scope="module")
+def artifacts(images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the containers have made."""
+    pytest.importorskip("kfp", reason="kfp is in an environment of its own: make test-docker")
+    folder = tmp_path_factory.mktemp("rehearsal")
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_params()))
+    command = [sys.executable, "-m", "pipelines.run", "pretrain", "--params", str(folder / "params.yaml")]
+    command += ["--folder", str(folder), "--tag", TAG]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    page = Path(done.stdout.splitlines()[-1])
+    assert page.is_relative_to(folder)
+    assert "Smoke test" in page.read_text()
+    return page.parents[2]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the shell has made of the same parameters."""
+    folder = tmp_path_factory.mktemp("shell") / "workspace"
+    assert pointloom("init", str(folder), "--profile", "smoke", cwd=folder.parent).returncode == 0
+    (folder / "params.yaml").write_text(yaml.safe_dump(small_params()))
+    done = pointloom("run", "--workspace", str(folder), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def metrics_of(file: Path) -> dict[str, float]:
+    numbers: dict[str, float] = json.loads(file.read_text())["metrics"]
+    return numbers
+
+
+def made(artifacts: Path, kind: str, stage: str, entry: str) -> Path:
+    """Return the artefact of a step; kfp numbers the steps of a stage, their metrics name the entry."""
+    for step in artifacts.glob(f"{stage}*"):
+        if json.loads((step / "metrics").read_text())["run"]["name"] == entry:
+            return step / kind
+    raise AssertionError(f"no step {stage} {entry} in {sorted(path.name for path in artifacts.iterdir())}")
+
+
+def test_data_are_equal_to_the_bit(artifacts: Path, workspace: Path) -> None:
+    ours, theirs = artifacts / "prepare" / "dataset", workspace / "data" / "objects"
+    digests = [json.loads((folder / "dataset.json").read_text())["digest"] for folder in (ours, theirs)]
+    assert digests[0] == digests[1]
+    shards = sorted(path.relative_to(theirs) for path in theirs.rglob("*.h5"))
+    assert shards
+    for shard in shards:
+        with h5py.File(ours / shard) as one, h5py.File(theirs / shard) as other:
+            assert set(one) == set(other)
+            for name in other:
+                np.testing.assert_array_equal(one[name][...], other[name][...])
+
+
+@pytest.mark.parametrize(
+    ("stage", "entry"), [("pretrain", "mae"), ("finetune", "scratch"), ("probe", "random"), ("probe", "mae")]
+)
+def test_learning_is_equal_to_a_tolerance(artifacts: Path, workspace: Path, stage: str, entry: str) -> None:
+    found = metrics_of(made(artifacts, "metrics", stage, entry))
+    expected = metrics_of(workspace / "reports" / stage / f"{entry}.json")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, abs=0.1, rel=0.05), name
+
+
+def test_everything_belongs_to_the_user(artifacts: Path) -> None:
+    assert {path.stat().st_uid for path in artifacts.rglob("*")} == {os.getuid()}
