@@ -65,7 +65,10 @@ def test_encoder_curve_and_pictures_are_written_and_a_second_run_gives_the_same(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"encoder": "point_mae_tiny"}, "method m2ae pre-trains point_m2ae encoders, got 'point_mae_tiny'"),
+        (
+            {"encoder": "point_mae_tiny", "encoder_args": {}},
+            "method m2ae pre-trains point_m2ae encoders, got 'point_mae_tiny'",
+        ),
         ({"decoder_stages": 4}, "pretrain: decoder_stages must be 1 to 3"),
         ({"mask_ratio": 0.01}, "pretrain: mask_ratio 0.01 of 32 groups hides none or all"),
     ],
