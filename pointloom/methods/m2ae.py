@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pointloom.methods.masking import independent_masks, multi_scale_mask, random_mask, visible_points
+from pointloom.models.blocks import init_small_points
 from pointloom.models.hierarchical_decoder import HierarchicalDecoder
 from pointloom.models.point_m2ae import PointM2AEEncoder
 from pointloom.models.visible import visible_slots
@@ -81,9 +82,7 @@ class M2AE(nn.Module):
         )
         self.predict = nn.Linear(dims[-1], 3 * points_per_token)
         if small_start:
-            with torch.no_grad():
-                self.predict.weight.mul_(0.1)
-                nn.init.normal_(self.predict.bias, std=0.08)
+            init_small_points(self.predict)
 
     def forward(self, batch: PointBatch) -> Losses:
         """Section 3.3: Chamfer distance between predicted and true members of the hidden patches of one scale."""

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pointloom.methods.masking import MASKS, visible_points
+from pointloom.models.blocks import init_small_points
 from pointloom.models.decoders import MaskedDecoder
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import chamfer_distance, gather_points
@@ -57,9 +58,7 @@ class MAE(nn.Module):
         self.decoder = MaskedDecoder(encoder.dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=drop_path)
         self.predict = nn.Linear(encoder.dim, 3 * encoder.group_size)
         if small_start:
-            with torch.no_grad():
-                self.predict.weight.mul_(0.1)
-                nn.init.normal_(self.predict.bias, std=0.08)
+            init_small_points(self.predict)
 
     def forward(self, batch: PointBatch) -> Losses:
         """Section 3.3: Chamfer distance between predicted and true points of the hidden patches."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.methods.decoupled_views import FRAMES, View, draw_view
-from pointloom.models.blocks import PositionEmbed, Transformer, init_xavier
+from pointloom.models.blocks import PositionEmbed, Transformer, init_small_points, init_xavier
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.models.positional_query import PositionalQuery, embed_numbers
 from pointloom.ops import chamfer_distance
@@ -51,6 +51,7 @@ class PQAE(nn.Module):
         compat: ``official`` draws all linear weights outside of the patch embedder from N(0.02, 0.01) and keeps a
             position embedding that nothing uses; ``clean`` keeps the encoder's own weights, draws Xavier-uniform ones
             for query and decoder, and has no unused parameters.
+        small_start: Start with predictions of about a patch's size (see ``MAE``; not in the official code).
 
     Raises:
         ValueError: An unknown name, a crop share outside of (0, 1], widths that do not fit, or absolute positions of
@@ -71,6 +72,7 @@ class PQAE(nn.Module):
         drop_path: float,
         loss: str,
         compat: str,
+        small_start: bool,
     ) -> None:
         super().__init__()
         _check_name("frame", frame, FRAMES)
@@ -104,6 +106,8 @@ class PQAE(nn.Module):
             init_xavier(self.decoder)
             if self.query is not None:
                 init_xavier(self.query)
+        if small_start:
+            init_small_points(self.predict)
 
     def forward(self, batch: PointBatch) -> Losses:
         """Sum the losses of both directions over all patches."""

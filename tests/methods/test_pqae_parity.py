@@ -39,7 +39,7 @@ def official_name(name: str) -> str:
 def official_method(encoder: PointMAEEncoder, *, depth: int, drop_path: float) -> PQAE:
     return PQAE(
         encoder, min_crop=0.6, frame="box", rotate=True, position="relative", query=True, decoder_depth=depth,
-        decoder_heads=6, drop_path=drop_path, loss="cdl2", compat="official",
+        decoder_heads=6, drop_path=drop_path, loss="cdl2", compat="official", small_start=False,
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ def params(**changed: Any) -> PQAEParams:
         "method": "pqae", "encoder": "point_mae_tiny",
         "encoder_args": {"num_groups": 8, "group_size": 8, "class_token": True}, "min_crop": 0.6, "frame": "box",
         "rotate": True, "position": "relative", "query": True, "decoder_depth": 1, "decoder_heads": 6,
-        "decoder_drop_path": 0.0, "loss": "cdl2", "compat": "clean", "splits": ["train"], "epochs": 2, "batch_size": 8,
+        "decoder_drop_path": 0.0, "loss": "cdl2", "compat": "clean", "small_start": True,
+        "splits": ["train"], "epochs": 2, "batch_size": 8,
         "seed": 0,
         "sampling": {
             "num_points": 64, "pool": 128, "scale_min": 1, "scale_max": 1, "shift": 0, "rotate_degrees": 180,

@@ -30,6 +30,7 @@ class PQAEParams(LearningParams):
     compat: Literal["clean", "official"] = Field(
         description="official: the published code's initial weights and its unused position embedding"
     )
+    small_start: bool = Field(description="start with predictions of about a patch's size; not in the official code")
 
 
 def build_pqae(params: PQAEParams) -> "PQAE":
@@ -65,4 +66,5 @@ def build_pqae(params: PQAEParams) -> "PQAE":
         drop_path=params.decoder_drop_path,
         loss=params.loss,
         compat=params.compat,
+        small_start=params.small_start,
     )
