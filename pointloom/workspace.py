@@ -52,6 +52,7 @@ class WorkspaceChoices:
         train_list: File of relative paths, None for a drawn split.
         test_list: Likewise; both or none.
         up: Up axis of the files, None for the default of each file type.
+        params: Text of ``params.yaml``, None for the profile's.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class WorkspaceChoices:
     train_list: Path | None = None
     test_list: Path | None = None
     up: str | None = None
+    params: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
     files = {
         ".gitignore": "".join(f"{line}\n" for line in IGNORED),
         "dvc.yaml": template("dvc.yaml"),
-        "params.yaml": _params_text(choices, own_data=data is not None, own_lists=bool(lists)),
+        "params.yaml": choices.params or params_text(choices),
         "raw/README.md": RAW_README,
         "lists/README.md": LISTS_README,
         **lists,
@@ -194,15 +196,15 @@ def _checked_lists(choices: WorkspaceChoices) -> dict[str, str]:
     return texts
 
 
-def _params_text(choices: WorkspaceChoices, *, own_data: bool, own_lists: bool) -> str:
+def params_text(choices: WorkspaceChoices) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
     text = template(f"profiles/{choices.pipeline}/{choices.profile}.yaml")
     values = {}
-    if own_data:
+    if choices.data is not None:
         values["source"] = "folder"
     if choices.up:
         values["up"] = choices.up
-    if own_lists:
+    if choices.train_list is not None:
         values.update({f"{name}_list": f"lists/{name}.txt" for name in ("train", "test")})
     head, separator, tail = text.partition("\nprepare:\n")
     for key, value in values.items():

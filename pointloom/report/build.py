@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pointloom.report import charts, classes, gallery, lineage, notes, retrieval, sentences, summary
+from pointloom.report.ablation import ablation_content, ablation_headline
 from pointloom.report.album import Album
 from pointloom.report.embedding import embed
 from pointloom.report.findings import multimodal_headline
@@ -15,6 +16,7 @@ from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.page import render_html, render_markdown
 from pointloom.report.pictures import Pictures
 from pointloom.report.published import published_rows
+from pointloom.report.tasks import task_rows
 from pointloom.report.viewer import viewer_entries
 
 Content = dict[str, Any]
@@ -35,6 +37,7 @@ class ReportSettings:
         queries: Number of retrieval queries.
         viewer_objects: Number of objects in the 3D view.
         thumbnail_size: Pixels per object.
+        ablation: Table of a paper and the results of its rows, None without one.
     """
 
     title: str
@@ -47,6 +50,7 @@ class ReportSettings:
     queries: int
     viewer_objects: int
     thumbnail_size: int
+    ablation: Content | None = None
 
 
 def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -> Content:
@@ -71,6 +75,8 @@ def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -
     )
     if content["multimodal"]:
         content["headline"] = multimodal_headline(content)
+    if content["ablation"]:
+        content["headline"] = ablation_headline(content["ablation"])
     content["notes"] = notes.reading_notes(content)
     content["problems"] = inputs.problems
     viewer = viewer_entries(inputs, count=settings.viewer_objects, seed=settings.seed, detail=settings.detail)
@@ -108,8 +114,10 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
         "bootstrap": asdict(bootstrap),
         "finetune": finetune,
         "published": published_rows(inputs),
-        "comparisons": comparisons,
-        "steps": summary.step_rows(inputs, bootstrap=bootstrap),
+        "tasks": task_rows(inputs),
+        "ablation": ablation_content(inputs, settings.ablation, bootstrap=bootstrap),
+        "comparisons": [] if settings.ablation else comparisons,
+        "steps": [] if settings.ablation else summary.step_rows(inputs, bootstrap=bootstrap),
         "low_label": low_label,
         "probe": probe,
         "classes": classes.class_rows(inputs, outcomes) if outcomes else [],

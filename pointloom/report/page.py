@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pointloom.report.ablation import TITLES, published_cells
 from pointloom.report.album import Album
 from pointloom.report.sentences import (
     count,
@@ -65,7 +66,9 @@ def _sections(content: Content) -> list[tuple[str, str]]:
     ]
     more = content["multimodal"] or {}
     return [
+        *([("ablation", "Ablation")] if content["ablation"] else []),
         *(labelled if content["dataset"]["labelled"] else [("reading", "How to read this")]),
+        *([("tasks", "Other tasks")] if content["tasks"] else []),
         *([("published", "Published values")] if content["published"] else []),
         *([("text", "Words and shapes")] if more else []),
         *([("teachers", "Teachers and students")] if more.get("teachers") else []),
@@ -101,6 +104,8 @@ def template_environment(*, autoescape: bool) -> Environment:
         "describe": describe,
         "count": count,
         "percent": _percent,
+        "published": published_cells,
+        "measure": TITLES.__getitem__,
         "cell": _markdown_cell,
     }
     return environment

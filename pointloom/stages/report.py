@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pointloom.stages.artifacts import DatasetIn, FamiliesIn, MetricsOut, ModelsIn, ResultIn, ResultOut
 from pointloom.stages.params import StageParams
+from pointloom.stages.report_ablation import AblationParams
 from pointloom.stages.runs import stage_run
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class ReportParams(StageParams):
         queries: Retrieval queries shown.
         viewer_objects: Objects in the interactive 3D view.
         thumbnail_size: Width of one object's thumbnail in pixels.
+        ablation: Table of a paper whose rows are entries of this workspace; `pointloom ablate` writes it.
     """
 
     title: str = Field(min_length=1)
@@ -41,6 +43,7 @@ class ReportParams(StageParams):
     queries: int = Field(ge=0)
     viewer_objects: int = Field(ge=0)
     thumbnail_size: int = Field(ge=32, le=512)
+    ablation: AblationParams | None = None
 
 
 def report(

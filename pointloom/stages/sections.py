@@ -13,7 +13,10 @@ ENTRY_STAGES = ("render", "caption", "embed", "pretrain", "align", "distill", "f
 """Stages that run once per entry of their section."""
 
 MULTIMODAL_STAGES = ("render", "caption", "embed", "align", "distill")
-"""Stages of the multimodal pipeline alone: an empty section, ``{}``, leaves them out."""
+"""Stages of the multimodal pipeline alone."""
+
+OPTIONAL_STAGES = (*MULTIMODAL_STAGES, "finetune")
+"""Stages that an empty section, ``{}``, leaves out."""
 
 ENCODER_STAGES = ("pretrain", "align", "distill")
 """Stages whose entries become folders of ``models``."""
@@ -56,7 +59,7 @@ def check_params(folder: Path) -> dict[str, Any]:
 
 def _check_section(file: Path, stage: str, sections: dict[str, Any]) -> None:
     if sections[stage] is None:
-        empty = f" (`{stage}: {{}}` leaves the stage out)" if stage in MULTIMODAL_STAGES else ""
+        empty = f" (`{stage}: {{}}` leaves the stage out)" if stage in OPTIONAL_STAGES else ""
         raise ParamsError(f"{file}: section {stage!r} is missing or empty{empty}")
     models = read_signature(stage, STAGES[stage]).params
     for section, values in _entries(file, stage, sections[stage]):
@@ -75,7 +78,7 @@ def _entries(file: Path, stage: str, values: Any) -> Iterator[tuple[str, Any]]:
     if stage not in ENTRY_STAGES:
         yield stage, values
         return
-    if not isinstance(values, dict) or not (values or stage in MULTIMODAL_STAGES):
+    if not isinstance(values, dict) or not (values or stage in OPTIONAL_STAGES):
         raise ParamsError(f"{file}, section {stage!r}: expected one entry per {stage}, got {values!r}")
     for name, entry in values.items():
         yield f"{stage}.{name}", entry
