@@ -71,6 +71,22 @@ LoaderTransform = Literal["unit_sphere", "unit_sphere_before_sampling", "none"]
 
 
 @dataclass(frozen=True)
+class Conventions:
+    """How the points of a data set are kept, and what its protocols do to them.
+
+    Attributes:
+        frame: ``object`` centres and scales (its protocols do so again after sampling), ``source`` turns +Z up only.
+        order: ``farthest`` puts farthest points first, ``source`` keeps the order of the file.
+        loader_transform: What its protocols do to a cloud: mean to 0 and farthest point to 1 after sampling or
+            before it, or nothing.
+    """
+
+    frame: Literal["object", "source"]
+    order: Literal["farthest", "source"]
+    loader_transform: LoaderTransform
+
+
+@dataclass(frozen=True)
 class Found:
     """The objects of a data set in a folder.
 
@@ -113,9 +129,8 @@ class ObjectDataset:
         find: Folder and variant to the objects, without loading them.
         load: Folder and object to its points.
         up: Up axis of the files.
-        frame: ``object`` centres and scales (its protocols do so again after sampling), ``source`` turns +Z up only.
-        loader_transform: What its protocols do to a cloud: mean to 0 and farthest point to 1 after sampling or
-            before it, or nothing.
+        conventions: Of its protocols.
+        verbatim: Variants whose protocols take the first points of the file as they are.
         whole_file: Variants whose objects all lie in one file that must be read at once, so by one process.
     """
 
@@ -124,9 +139,13 @@ class ObjectDataset:
     find: Callable[[Path, str], Found]
     load: Callable[[Path, SourceObject], Shape]
     up: Literal["x", "y", "z"]
-    frame: Literal["object", "source"]
-    loader_transform: LoaderTransform
+    conventions: Conventions
+    verbatim: tuple[str, ...] = ()
     whole_file: tuple[str, ...] = ()
+
+    def conventions_of(self, variant: str) -> Conventions:
+        """Return the conventions of a variant."""
+        return Conventions("source", "source", "none") if variant in self.verbatim else self.conventions
 
 
 def find_root(card: Card, folder: Path, variant: str) -> Path:

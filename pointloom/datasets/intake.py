@@ -23,24 +23,27 @@ VERSION = 1
 class DatasetIntake:
     """How objects of a data set become prepared objects.
 
-    All points are put into farthest-point order from the first one and the first ``num_points`` kept; a cloud with
-    fewer is filled up with its own points again, which come last and have no part.
+    All points are put into farthest-point order from the first one, unless the conventions keep the file's order, and
+    the first ``num_points`` kept; a cloud with fewer is filled up with its own points again, which come last and have
+    no part.
 
     Attributes:
         dataset: What to read.
+        variant: Of the data set.
         folder: Where it is.
         num_points: Points per object.
         up: ``auto`` for the data set's own up axis, or an axis.
     """
 
     dataset: ObjectDataset
+    variant: str
     folder: Path
     num_points: int
     up: str
 
     def key(self, source: SourceObject) -> str:
         """Return what the prepared points depend on, as a hash."""
-        parts = [VERSION, self.dataset.card.name, self.dataset.frame, self.num_points, self.up, source]
+        parts = [VERSION, self.dataset.card.name, self.variant, self.num_points, self.up, source]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
     def __call__(self, source: SourceObject) -> tuple[ObjectRecord, ObjectPoints]:
@@ -51,15 +54,16 @@ class DatasetIntake:
         """
         from pointloom.kernels import fps_order
 
+        conventions = self.dataset.conventions_of(self.variant)
         shape = self.dataset.load(self.folder, source)
         Cloud(shape.coord.astype(np.float64)).check()
         up = self.dataset.up if self.up == "auto" else self.up
         transform = np.eye(4)
         transform[:3, :3] = TO_Z_UP[up]
-        if self.dataset.frame == "object":
+        if conventions.frame == "object":
             transform = object_frame(shape.coord.astype(np.float64), up)
         coord = (shape.coord.astype(np.float64) @ transform[:3, :3].T + transform[:3, 3]).astype(np.float32)
-        order = fps_order(coord)
+        order = fps_order(coord) if conventions.order == "farthest" else np.arange(len(coord))
         chosen = order[np.arange(self.num_points) % len(order)]
         record = ObjectRecord(
             uid=source.uid,

@@ -13,6 +13,7 @@ from pointloom.data.sources import SourceObject
 from pointloom.datasets.card import (
     Archive,
     Card,
+    Conventions,
     Found,
     ObjectDataset,
     Shape,
@@ -186,7 +187,7 @@ DATASET = ObjectDataset(
     find=find,
     load=load,
     up="y",
-    frame="object",
-    loader_transform="unit_sphere",
+    conventions=Conventions(frame="object", order="farthest", loader_transform="unit_sphere"),
+    verbatim=("h5",),
     whole_file=("dat",),
 )

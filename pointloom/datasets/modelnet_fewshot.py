@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pointloom.data.folds import Fold, FoldPart, load_fold
 from pointloom.data.sources import SourceObject
-from pointloom.datasets.card import Card, Found, ObjectDataset, Shape, version, wrong_folder
+from pointloom.datasets.card import Card, Conventions, Found, ObjectDataset, Shape, version, wrong_folder
 from pointloom.datasets.modelnet40 import CLASSES
 from pointloom.errors import DataError
 
@@ -117,7 +117,6 @@ DATASET = ObjectDataset(
     find=find,
     load=load,
     up="y",
-    frame="object",
-    loader_transform="unit_sphere",
+    conventions=Conventions(frame="object", order="farthest", loader_transform="unit_sphere"),
     whole_file=VARIANTS,
 )

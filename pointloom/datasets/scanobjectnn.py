@@ -6,7 +6,7 @@ import numpy as np
 
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.sources import SourceObject
-from pointloom.datasets.card import Card, Found, ObjectDataset, Shape, find_root, version, wrong_folder
+from pointloom.datasets.card import Card, Conventions, Found, ObjectDataset, Shape, find_root, version, wrong_folder
 from pointloom.datasets.containers import read_labels, read_row
 
 CLASSES = (
@@ -87,6 +87,5 @@ DATASET = ObjectDataset(
     find=find,
     load=load,
     up="y",
-    frame="source",
-    loader_transform="none",
+    conventions=Conventions(frame="source", order="farthest", loader_transform="none"),
 )

@@ -6,7 +6,17 @@ import numpy as np
 
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.sources import SourceObject
-from pointloom.datasets.card import Card, Found, ObjectDataset, Shape, check_files, find_root, read_lines, version
+from pointloom.datasets.card import (
+    Card,
+    Conventions,
+    Found,
+    ObjectDataset,
+    Shape,
+    check_files,
+    find_root,
+    read_lines,
+    version,
+)
 
 ROOT = "ShapeNet55-34"
 NUM_SHAPES = {"train": 41_952, "test": 10_518}
@@ -99,6 +109,5 @@ DATASET = ObjectDataset(
     find=find,
     load=load,
     up="y",
-    frame="object",
-    loader_transform="unit_sphere",
+    conventions=Conventions(frame="object", order="farthest", loader_transform="unit_sphere"),
 )

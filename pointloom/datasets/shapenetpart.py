@@ -10,6 +10,7 @@ from pointloom.data.sources import SourceObject
 from pointloom.datasets.card import (
     Archive,
     Card,
+    Conventions,
     Found,
     ObjectDataset,
     Shape,
@@ -170,6 +171,5 @@ DATASET = ObjectDataset(
     find=find,
     load=load,
     up="y",
-    frame="object",
-    loader_transform="unit_sphere_before_sampling",
+    conventions=Conventions(frame="object", order="farthest", loader_transform="unit_sphere_before_sampling"),
 )

@@ -1,7 +1,7 @@
 """What stage prepare will do: the objects, how each becomes points, and what the store says of them."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +121,8 @@ def _plan_dataset(params: "PrepareParams", source: Path, settings: dict[str, Any
     notes = [f"{dataset.card.title} ({variant}), official split.", *found.notes]
     for note in notes:
         logger.info(note)
-    settings = settings | {
-        "variant": variant,
-        "frame": dataset.frame,
-        "loader_transform": dataset.loader_transform,
-    }
-    intake = DatasetIntake(dataset=dataset, folder=source, num_points=params.num_points, up=params.up)
+    settings = settings | {"variant": variant} | asdict(dataset.conventions_of(variant))
+    intake = DatasetIntake(dataset=dataset, variant=variant, folder=source, num_points=params.num_points, up=params.up)
     num_workers = 1 if variant in dataset.whole_file else params.num_workers
     return Plan(Listing(found.objects, [], notes), intake, num_workers, settings, found.parts, found.classes)
 

@@ -32,7 +32,9 @@ def test_the_manual_has_every_data_set_and_what_its_loader_does(name: str) -> No
     assert CARDS[name].title in row
     if name in OBJECT_DATASETS:
         dataset = OBJECT_DATASETS[name]
-        assert f"| {dataset.up} | {dataset.frame} |" in row
-        assert ("nothing" in row) == (dataset.loader_transform == "none")
-        assert ("before sampling" in row) == (dataset.loader_transform == "unit_sphere_before_sampling")
+        conventions = dataset.conventions
+        assert f"| {dataset.up} | {conventions.frame} |" in row
+        assert ("nothing" in row) == (conventions.loader_transform == "none")
+        assert ("before sampling" in row) == (conventions.loader_transform == "unit_sphere_before_sampling")
+        assert all(f"{variant}: the first points" in row for variant in dataset.verbatim)
         assert all(f"`{variant}`" in row for variant in dataset.variants if name != "modelnet_fewshot")

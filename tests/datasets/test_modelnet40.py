@@ -77,8 +77,12 @@ def test_real_h5_layout_has_every_object_with_its_label(derived: Path, prepared:
     assert store.info.classes == tuple(names)
     for split in ("train", "test"):
         with h5py.File(root / f"ply_data_{split}0.h5", "r") as file:
-            labels = np.asarray(file["label"]).reshape(-1)
-        np.testing.assert_array_equal(store.labels[store.rows(split)], labels)
+            labels, data = np.asarray(file["label"]).reshape(-1), np.asarray(file["data"])
+        rows = store.rows(split)
+        np.testing.assert_array_equal(store.labels[rows], labels)
+        first = data[:, :64]  # the first points of the file, in its order, only turned from +Y up to +Z up
+        np.testing.assert_array_equal(store.coords(rows), np.stack([first[..., 0], -first[..., 2], first[..., 1]], -1))
+    assert store.info.settings["loader_transform"] == "none"
     assert any("these have 135 and 58" in note for note in store.info.notes)
 
 

@@ -55,7 +55,7 @@ def test_real_clouds_are_prepared_in_the_object_frame(derived: Path, prepared: P
     coord = store.coords(np.array([row]))[0]
     distance = np.linalg.norm(coord[:, None] - expected[None], axis=-1).min(axis=1)
     assert distance.max() < 1e-5
-    assert DATASET.loader_transform == store.info.settings["loader_transform"] == "unit_sphere"
+    assert DATASET.conventions.loader_transform == store.info.settings["loader_transform"] == "unit_sphere"
 
 
 def test_a_listed_file_that_is_missing_is_named_before_anything_is_loaded(tmp_path: Path) -> None:
