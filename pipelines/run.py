@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from docker.client import DockerClient
 from docker.errors import DockerException
 from docker.types import Mount
 from kfp import local
 
-import docker
 from pipelines.cluster import Cluster, read_cluster
 from pipelines.graph import build_pipeline
 from pipelines.settings import PIPELINES, load_params, profile_file
@@ -63,7 +63,7 @@ def check_images(name: str, tag: str) -> None:
         BackendError: No Docker engine answers, or an image is missing.
     """
     try:
-        client = docker.from_env()
+        client = DockerClient.from_env()
         known = {known for image in client.images.list() for known in image.tags}
         client.close()
     except DockerException as error:
@@ -96,7 +96,7 @@ def here(cluster: Cluster) -> Cluster:
     """Return a cluster without what only a cluster has: registry, volume, secrets, webhook, addresses, lost nodes."""
     images = cluster.images.model_copy(update={"registry": "", "pull_secrets": []})
     classes = {name: size.model_copy(update={"retries": 0}) for name, size in cluster.classes.items()}
-    left_out = {"storage": None, "env": {}, "secrets": [], "webhook": None}
+    left_out: dict[str, Any] = {"storage": None, "env": {}, "secrets": [], "webhook": None}
     return cluster.model_copy(update={"images": images, "classes": classes, **left_out})
 
 

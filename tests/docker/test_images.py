@@ -91,7 +91,7 @@ def test_raw_shapes_become_a_store_views_and_an_encoder(run_image: Run, folder: 
     numbers = {stage: json.loads((folder / f"{stage}.json").read_text()) for stage in steps}
     assert numbers["prepare"]["metrics"]["objects"] == 4
     assert len({numbers[stage]["run"]["git"]["revision"] for stage in steps} - {None}) == 1
-    assert (folder / "encoder" / "model.safetensors").stat().st_uid == 1000
+    assert (folder / "encoder" / "encoder.safetensors").stat().st_uid == 1000
 
 
 def test_any_other_user_may_run_it(run_image: Run, tmp_path: Path) -> None:
