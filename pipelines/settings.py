@@ -36,7 +36,7 @@ def load_params(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         _apply(params, change, file)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "params.yaml"
-        written.write_text(yaml.safe_dump(params), encoding="utf-8")
+        written.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         try:
             return check_params(Path(folder))
         except ParamsError as error:

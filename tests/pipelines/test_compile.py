@@ -182,11 +182,11 @@ def test_secret_written_into_the_cluster_file_is_refused_and_not_repeated(tmp_pa
 def test_cluster_file_is_checked(tmp_path: Path) -> None:
     text = Path("pipelines/cluster.yaml").read_text()
     file = tmp_path / "cluster.yaml"
-    file.write_text(text.replace("probe: train", "probe: trian").replace("gpus: 1", "gpu: 1"))
+    file.write_text(text.replace("probe: train", "probe: big").replace("gpus: 1", "gpu: 1"))
     with pytest.raises(ParamsError, match=r"classes\.render\.gpu: Extra inputs are not permitted"):
         read_cluster(file)
-    file.write_text(text.replace("probe: train", "probe: trian"))
-    with pytest.raises(ParamsError, match=r"stages\.probe: 'trian' is not one of small, render, train"):
+    file.write_text(text.replace("probe: train", "probe: big"))
+    with pytest.raises(ParamsError, match=r"stages\.probe: 'big' is not one of small, render, train"):
         read_cluster(file)
 
 
