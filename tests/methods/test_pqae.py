@@ -245,12 +245,12 @@ def test_reconstruction_lies_in_the_frame_of_the_cloud() -> None:
 
 
 def test_misspelt_choices_and_impossible_ones_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown position 'relativ'; known: relative, absolute, none"):
-        tiny_method(position="relativ")
+    with pytest.raises(ValueError, match="unknown position 'nearby'; known: relative, absolute, none"):
+        tiny_method(position="nearby")
     with pytest.raises(ValueError, match="unknown loss 'cdl3'"):
         tiny_method(loss="cdl3")
-    with pytest.raises(ValueError, match="unknown compat 'offical'"):
-        tiny_method(compat="offical")
+    with pytest.raises(ValueError, match="unknown compat 'strict'"):
+        tiny_method(compat="strict")
     with pytest.raises(ValueError, match="min_crop must be above 0"):
         tiny_method(min_crop=0.0)
     with pytest.raises(ValueError, match="set frame to cloud and rotate to false"):
