@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pointloom.errors import DataError
 from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
@@ -72,6 +72,12 @@ class PrepareParams(StageParams):
     timeout_s: float = Field(default=120.0, gt=0)
     max_memory_gb: float = Field(default=4.0, gt=0)
     num_workers: int = Field(default=0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave an absent variant out, so that sections from before there were variants keep their digest."""
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name != "variant" or value is not None}
 
 
 def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metrics: MetricsOut, state: StateDir) -> None:

@@ -36,6 +36,13 @@ def test_settings_of_generated_objects_are_what_they_were_before_data_sets_came(
     }
 
 
+def test_parameters_without_a_variant_keep_their_digest() -> None:
+    values = params(source="folder").model_dump()
+    assert "variant" not in values
+    assert values.keys() >= {"train_list", "max_file_mb"}
+    assert params(source="s3dis", variant="npy").model_dump()["variant"] == "npy"
+
+
 def test_a_data_set_brings_its_own_classes_split_and_conventions(shapenet: Path) -> None:
     plan = plan_prepare(params(source="shapenet55", variant="train_test"), shapenet)
     assert plan.classes == ("airplane", "chair")
