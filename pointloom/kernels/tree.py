@@ -16,6 +16,9 @@ Tree = tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]
 """``slots`` (3, leaves x leaf) coordinates; ``source``: index of each slot's point; ``box`` (6, 2 x leaves): lower and
 upper corner of every node. Node 1 is the root, 2i and 2i + 1 are the children of i, the second half are the leaves."""
 
+_Columns = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+"""The coordinate that is halved, x, y, z and index of the same points."""
+
 
 @njit(cache=True, nogil=True)
 def build_tree(points: NDArray[np.float32], leaf: int) -> Tree:  # pragma: no cover - compiled
@@ -88,9 +91,7 @@ def _halve(
 
 
 @njit(cache=True, nogil=True)
-def _move_to_front(
-    points: tuple[NDArray[np.float32], ...], pivot: np.float32, equal: bool
-) -> int:  # pragma: no cover - compiled
+def _move_to_front(points: _Columns, pivot: np.float32, equal: bool) -> int:  # pragma: no cover - compiled
     """Move the points below ``pivot`` (or equal to it) to the front; return how many they are."""
     key, x, y, z, index = points
     split = 0
@@ -100,5 +101,5 @@ def _move_to_front(
         x0, y0, z0, i0 = x[i], y[i], z[i], index[i]
         x[i], y[i], z[i], index[i] = x[split], y[split], z[split], index[split]
         x[split], y[split], z[split], index[split] = x0, y0, z0, i0
-        split += np.int64(moves)
+        split += int(moves)
     return split

@@ -1,6 +1,7 @@
 """The one place that decides which implementation of a point operation runs."""
 
 import functools
+import importlib.util
 import logging
 import os
 
@@ -10,7 +11,7 @@ from pointloom.errors import BackendError
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("torch", "numba")
+BACKENDS = ("torch", "numba", "triton")
 ENVIRONMENT_VARIABLE = "POINTLOOM_OPS_BACKEND"
 
 
@@ -27,7 +28,9 @@ def choose_backend(device: torch.device, requested: str | None = None) -> str:
         requested: Explicit choice; wins over the environment variable ``POINTLOOM_OPS_BACKEND``.
 
     Returns:
-        ``torch`` (reference, any device) or ``numba`` (fast, CPU tensors only).
+        ``torch`` (reference, any device; the default on GPUs), ``numba`` (fast, CPU tensors only; the default there) or
+        ``triton`` (CUDA tensors; on a CPU only in Triton's interpreter). What an operation has no kernel for in the
+        chosen backend, it does with torch.
 
     Raises:
         BackendError: The name is unknown, or the backend cannot work on this device.
@@ -40,5 +43,16 @@ def choose_backend(device: torch.device, requested: str | None = None) -> str:
         )
     if backend == "numba" and device.type != "cpu":
         raise BackendError(f"the numba backend works on CPU tensors, got {device}; use the torch backend there")
+    if backend == "triton":
+        _check_triton(device)
     _announce(backend, device.type)
     return backend
+
+
+def _check_triton(device: torch.device) -> None:
+    if importlib.util.find_spec("triton") is None:
+        raise BackendError('the triton backend needs Triton: pip install "pointloom[gpu]"')
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise BackendError(
+            f"the triton backend works on CUDA tensors, got {device}; TRITON_INTERPRET=1 lets it run slowly anywhere"
+        )

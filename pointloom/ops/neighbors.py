@@ -34,10 +34,11 @@ def knn(
     if not 1 <= k <= N:
         raise ValueError(f"cannot find {k} neighbours in clouds of {N} points; give 1 to {N}")
     query, coord = _plain(query), _plain(coord)
-    if choose_backend(coord.device, backend) == "numba":
-        starts, ends = even_starts(B, M), even_starts(B, N)
-        return _knn_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, k).view(B, M, k)
-    return _in_blocks(lambda part: _knn_torch(part, coord, k), query, N)
+    chosen = choose_backend(coord.device, backend)
+    if chosen == "torch":
+        return _in_blocks(lambda part: _knn_torch(part, coord, k), query, N)
+    starts, ends = even_starts(B, M), even_starts(B, N)
+    return _KNN[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, k).view(B, M, k)
 
 
 def knn_ragged(
@@ -71,8 +72,9 @@ def knn_ragged(
     if not 1 <= k <= smallest:
         raise ValueError(f"cannot find {k} neighbours: the smallest cloud has {smallest} points")
     query, coord = _plain(query), _plain(coord)
-    if choose_backend(coord.device, backend) == "numba":
-        index = _knn_numba(query, query_starts, coord, starts, k)
+    chosen = choose_backend(coord.device, backend)
+    if chosen != "torch":
+        index = _KNN[chosen](query, query_starts, coord, starts, k)
     else:
         index = _cloud_by_cloud(lambda q, c: knn(q, c, k, backend="torch"), query, query_starts, coord, starts)
     return _as_rows(index, query_starts, starts)
@@ -102,10 +104,11 @@ def ball_query(
     _check_ball(radius, num)
     (B, M, _), N = query.shape, coord.shape[1]
     query, coord = _plain(query), _plain(coord)
-    if choose_backend(coord.device, backend) == "numba":
-        starts, ends = even_starts(B, M), even_starts(B, N)
-        return _ball_numba(query.view(-1, 3), starts, coord.view(-1, 3), ends, radius=radius, num=num).view(B, M, num)
-    return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
+    chosen = choose_backend(coord.device, backend)
+    if chosen == "torch":
+        return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
+    starts, ends = even_starts(B, M), even_starts(B, N)
+    return _BALL[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, radius, num).view(B, M, num)
 
 
 def ball_query_ragged(
@@ -139,8 +142,9 @@ def ball_query_ragged(
     _check_ball(radius, num)
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
     query, coord = _plain(query), _plain(coord)
-    if choose_backend(coord.device, backend) == "numba":
-        index = _ball_numba(query, query_starts, coord, starts, radius=radius, num=num)
+    chosen = choose_backend(coord.device, backend)
+    if chosen != "torch":
+        index = _BALL[chosen](query, query_starts, coord, starts, radius, num)
     else:
         index = _cloud_by_cloud(
             lambda q, c: ball_query(q, c, radius=radius, num=num, backend="torch"), query, query_starts, coord, starts
@@ -185,18 +189,46 @@ def _knn_numba(
     return torch.from_numpy(index)
 
 
-def _ball_numba(
+def _ball_numba(  # noqa: PLR0917
     query: Float[Tensor, "q 3"],
     query_starts: Int[Tensor, " s"],
     coord: Float[Tensor, "p 3"],
     starts: Int[Tensor, " s"],
-    *,
     radius: float,
     num: int,
 ) -> Int[Tensor, "q num"]:
     index = np.empty((len(query), num), dtype=np.int64)
     ball_clouds(query.numpy(), query_starts.numpy(), coord.numpy(), starts.numpy(), np.float32(radius), index)
     return torch.from_numpy(index)
+
+
+def _knn_triton(
+    query: Float[Tensor, "q 3"],
+    query_starts: Int[Tensor, " s"],
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    k: int,
+) -> Int[Tensor, "q k"]:
+    from pointloom.kernels.gpu import knn_gpu
+
+    return knn_gpu(query, query_starts, coord, starts, k)
+
+
+def _ball_triton(  # noqa: PLR0917
+    query: Float[Tensor, "q 3"],
+    query_starts: Int[Tensor, " s"],
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    radius: float,
+    num: int,
+) -> Int[Tensor, "q num"]:
+    from pointloom.kernels.gpu import ball_gpu
+
+    return ball_gpu(query, query_starts, coord, starts, radius=radius, num=num)
+
+
+_KNN = {"numba": _knn_numba, "triton": _knn_triton}
+_BALL = {"numba": _ball_numba, "triton": _ball_triton}
 
 
 def _in_blocks(

@@ -45,10 +45,11 @@ def farthest_point_sampling(
         raise ValueError(f"start index {start} is outside of clouds of {N} points")
     coord = coord.detach().float().contiguous()
     require_finite(coord)
-    if choose_backend(coord.device, backend) == "numba":
-        starts, ends = even_starts(B, N), even_starts(B, num)
-        return _fps_numba(coord.view(-1, 3), starts, ends, start, skip_near_origin).view(B, num)
-    return _fps_torch(coord, num, start, skip_near_origin)
+    chosen_backend = choose_backend(coord.device, backend)
+    if chosen_backend == "torch":
+        return _fps_torch(coord, num, start, skip_near_origin)
+    starts, ends = even_starts(B, N), even_starts(B, num)
+    return _FPS[chosen_backend](coord.view(-1, 3), starts, ends, start, skip_near_origin).view(B, num)
 
 
 def farthest_point_sampling_ragged(
@@ -86,8 +87,9 @@ def farthest_point_sampling_ragged(
     coord = coord.detach().float().contiguous()
     require_finite(coord)
     ends = torch.cat([wanted.new_zeros(1), wanted.cumsum(0)])
-    if choose_backend(coord.device, backend) == "numba":
-        chosen = _fps_numba(coord, starts, ends, start, skip_near_origin)
+    chosen_backend = choose_backend(coord.device, backend)
+    if chosen_backend != "torch":
+        chosen = _FPS[chosen_backend](coord, starts, ends, start, skip_near_origin)
     else:
         clouds = zip(coord.split(starts.diff().tolist()), wanted.tolist(), strict=True)
         chosen = torch.cat([_fps_torch(cloud[None], n, start, skip_near_origin)[0] for cloud, n in clouds])
@@ -105,6 +107,21 @@ def _fps_numba(
     skip = np.float32(skip_near_origin)
     fps_clouds(coord.numpy(), starts.numpy(), chosen, chosen_starts.numpy(), start, skip)
     return torch.from_numpy(chosen)
+
+
+def _fps_triton(
+    coord: Float[Tensor, "p 3"],
+    starts: Int[Tensor, " s"],
+    chosen_starts: Int[Tensor, " s"],
+    start: int,
+    skip_near_origin: float,
+) -> Int[Tensor, " q"]:
+    from pointloom.kernels.gpu import fps_gpu
+
+    return fps_gpu(coord, starts, chosen_starts, start=start, skip=skip_near_origin)
+
+
+_FPS = {"numba": _fps_numba, "triton": _fps_triton}
 
 
 def _fps_torch(coord: Float[Tensor, "b n 3"], num: int, start: int, skip_near_origin: float) -> Int[Tensor, "b num"]:
