@@ -4,7 +4,7 @@ One program per cloud (farthest points) or per query (neighbours, balls); result
 kernels, provided that multiplications and additions are not fused (``enable_fp_fusion=False``).
 """
 
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 import torch
 import triton
 import triton.language as tl
