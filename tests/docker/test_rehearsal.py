@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 import yaml
 
@@ -77,10 +75,7 @@ def test_data_are_equal_to_the_bit(artifacts: Path, workspace: Path) -> None:
     shards = sorted(path.relative_to(theirs) for path in theirs.rglob("*.h5"))
     assert shards
     for shard in shards:
-        with h5py.File(ours / shard) as one, h5py.File(theirs / shard) as other:
-            assert set(one) == set(other)
-            for name in other:
-                np.testing.assert_array_equal(one[name][...], other[name][...])
+        assert (ours / shard).read_bytes() == (theirs / shard).read_bytes(), shard
 
 
 @pytest.mark.parametrize(
