@@ -42,6 +42,7 @@ class SystemSpec(StageParams):
     entry: str = Field(description="entry of the stage's section in the profile")
     drop: list[str] = Field(description="keys of the entry that the method does not have")
     change: dict[str, Any] = Field(description="values of the full method; dots go deeper")
+    teacher: dict[str, Any] = Field(default={}, description="values of stage 1, where the stage is the second one")
     finetune: TuningSpec
 
 
@@ -159,7 +160,9 @@ def read_table(name: str) -> TableSpec:
     """
     names = table_names()
     if name not in names:
-        raise ParamsError(f"no ablation table {name!r}{did_you_mean(name, names)}; all of them: pointloom ablate --list")
+        raise ParamsError(
+            f"no ablation table {name!r}{did_you_mean(name, names)}; all of them: pointloom ablate --list"
+        )
     table = validate((TableSpec,), yaml.safe_load(template(f"{FOLDER}/{name}.yaml")), where=f"{FOLDER}/{name}.yaml")
     assert isinstance(table, TableSpec)
     return table
@@ -244,7 +247,7 @@ def build_params(name: str, table: TableSpec, profile: Params, *, seeds: int) ->
     params: Params = {stage: {} for stage in STAGES} | {"prepare": profile["prepare"]}
     system = read_system(table.system)
     base = method_entry(profile, system, {})
-    aligned = profile["align"].get(base["teacher"]) if system.stage == "distill" else None
+    aligned = changed(profile["align"][base["teacher"]], system.teacher) if system.stage == "distill" else None
     if aligned:
         _add_views(params, profile, aligned)
     builder = aligned["encoder"] if aligned else base["encoder"]

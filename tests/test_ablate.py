@@ -92,6 +92,13 @@ def test_a_seed_is_that_of_pretraining_probe_and_finetuning_and_all_seeds_are_of
     assert list(params["finetune"]["full_s0"]["label_epochs"]) == [1.0]
 
 
+def test_hierarchical_backbone_is_that_of_teacher_and_random_weights() -> None:
+    params = params_of("two-stage-table4", seeds=1)
+    assert params["align"]["teacher_s0"]["encoder"] == params["pretrain"]["scratch"]["encoder"] == "point_m2ae_tiny"
+    assert {entry["mask_ratio"] for entry in params["distill"].values()} == {0.8}
+    assert params_of("two-stage-table9", seeds=1)["align"]["teacher_s0"]["encoder"] == "point_mae_tiny"
+
+
 def test_row_of_stage_1_measures_the_teacher_and_trains_nothing() -> None:
     params = params_of("two-stage-table4")
     assert not [name for name in params["distill"] if name.startswith("stage_1")]
