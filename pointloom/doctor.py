@@ -139,9 +139,7 @@ def _port() -> Check:
 
 def _docker() -> Iterator[Check]:
     if not shutil.which("docker"):
-        yield Check(
-            "info", "Docker", "not found; images and rehearsals need it: install Docker Engine"
-        )
+        yield Check("info", "Docker", "not found; images and rehearsals need it: install Docker Engine")
         return
     version = _ask_docker("version", "--format", "{{.Server.Version}}")
     if version is None:
