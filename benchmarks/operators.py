@@ -52,6 +52,20 @@ class Row:
     agreement: str
 
 
+def describe_machine() -> dict[str, object]:
+    """Say what the numbers were measured on; the load is that of the last minute."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    facts = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    kind = f"{facts['model name']}, family {facts.get('cpu family')}, model {facts.get('model')}" if facts else ""
+    return {
+        "processor": kind or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
 def surfaces(num_clouds: int, num_points: int, seed: int) -> Tensor:
     """Random points of superquadrics in the unit ball."""
     rng = np.random.default_rng(seed)
@@ -254,12 +268,8 @@ def main(output: Path | None, repeats: int, only: str) -> None:
     keep_freed_memory()
     with torch.inference_mode():
         rows = [measure(case, repeats) for case in cases() if only in case.name]
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "load": os.getloadavg()[0],
-    }
-    click.echo(as_markdown(rows) + f"\none thread, least of {repeats}, load average {machine['load']:.1f}")
+    machine = describe_machine()
+    click.echo(as_markdown(rows) + f"\none thread, least of {repeats}, {machine}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         record = {**machine, "repeats": repeats, "rows": [asdict(row) for row in rows]}
