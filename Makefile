@@ -37,7 +37,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images rehearse test-docker lint format type ci clean
+.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images rehearse test-docker lint format type bench bench-compare ci clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -120,6 +120,12 @@ format: $(STAMP) ## Bring the source into its style
 
 type: $(STAMP) ## Check types
 	$(BIN)/mypy
+
+bench: $(STAMP) ## Measure operations, training step and data engine (minutes); writes runs/bench or OUTPUT=folder
+	$(BIN)/python -m benchmarks.run_all run '$(or $(OUTPUT),runs/bench)'
+
+bench-compare: $(STAMP) ## Compare two measurements: make bench-compare A=folder B=folder
+	$(BIN)/python -m benchmarks.run_all compare '$(A)' '$(B)'
 
 ci: ## Everything that CI does, from a fresh environment
 	.ci/run

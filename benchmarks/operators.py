@@ -1,6 +1,6 @@
 """How fast are the point operations? Ours against plain torch on one core, in one run, with the results compared.
 
-Run it with ``python benchmarks/operators.py [OUTPUT]``; OUTPUT becomes a folder with ``operators.json`` and
+Run it with ``python -m benchmarks.operators [OUTPUT]``; OUTPUT becomes a folder with ``operators.json`` and
 ``operators.md``. The baselines are what one writes with torch alone: a loop for farthest point sampling, ``cdist`` and
 ``topk`` for neighbours, a mask and a full sort for the ball query, a full sort and a gather for the interpolation, a
 broadcast for Chamfer distance. Both sides keep freed memory and run in turn; times are CPU seconds of this process,

@@ -1,6 +1,6 @@
 """How fast is a step of pre-training? Ours against the reference path of the same models on one core, in one run.
 
-    python benchmarks/step.py [OUTPUT] [--batch-size 16] [--steps 3] [--only NAME]
+    python -m benchmarks.step [OUTPUT] [--batch-size 16] [--steps 3] [--only NAME]
 
 Every variant is a process of its own, which trains for one step to warm up and some more that are timed: the same
 clouds, seed, weights, thread and setting of the allocator. Times are CPU seconds of the process, which other work on
