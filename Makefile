@@ -26,6 +26,7 @@ BASE ?= python:3.11-slim-bookworm
 BUILD_BASE ?= $(BASE)
 TORCH_INDEX ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pointloom/_version.py)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
 TAG ?= $(VERSION)-$(shell git rev-parse --short=12 HEAD)
 IMAGES := train multimodal data
 
@@ -95,7 +96,7 @@ images: ## Build the images train, multimodal and data; prints their sizes (docs
 	for image in $(IMAGES); do \
 	  docker build --quiet --network host --file docker/Dockerfile --target $$image \
 	    --build-arg BASE=$(BASE) --build-arg BUILD_BASE=$(BUILD_BASE) --build-arg PIP_EXTRA_INDEX_URL=$(TORCH_INDEX) \
-	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) --tag pointloom-$$image:$(TAG) . >/dev/null; \
+	    --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --tag pointloom-$$image:$(TAG) . >/dev/null; \
 	done
 	@docker image ls --filter 'reference=pointloom-*:$(TAG)' --format 'table {{.Repository}}:{{.Tag}}\t{{.Size}}'
 
@@ -106,7 +107,7 @@ rehearse: $(KUBEFLOW)/.set-up ## Run a pipeline in the images of make images: ma
 	$(KUBEFLOW)/bin/python -m pipelines.run $(PIPELINE) --tag $(TAG) $(if $(filter file,$(origin PROFILE)),,--profile $(PROFILE)) $(ARGS)
 
 test-docker: $(KUBEFLOW)/.set-up ## Build the images, run them, rehearse the pipeline in them (needs a Docker engine)
-	$(KUBEFLOW)/bin/python -m pytest -m docker tests/docker
+	PATH="$(abspath $(BIN)):$$PATH" $(KUBEFLOW)/bin/python -m pytest -m docker tests/docker
 
 lint: $(STAMP) ## Check style, layers and spelling
 	$(BIN)/ruff check .

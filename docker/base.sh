@@ -1,31 +1,43 @@
 #!/usr/bin/env bash
-# Make base images for docker/Dockerfile on a Debian machine that reaches no image registry; needs root and debootstrap.
-#   pointloom-base:test    a small Debian with Python (BASE)
+# Make base images for docker/Dockerfile, with the versions that this machine's pip finds (PYTHON=... for another Python).
+#   pointloom-base:test    a small Debian with Python (BASE): the public image or, where no registry answers, debootstrap's
 #   pointloom-build:test   the same and a folder of wheels, fetched by this machine's pip (BUILD_BASE)
 # Only wheels go in: pip's configuration, its certificates and passwords stay on this machine. Made again when
-# requirements or constraints change.
+# requirements or constraints change. debootstrap needs Debian and root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if ! docker image inspect pointloom-base:test >/dev/null 2>&1; then
+version() { "$@" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+from_registry() {
+  local public
+  public=python:$(version "$python")-slim-bookworm
+  timeout 300 docker pull --quiet "$public" && docker tag "$public" pointloom-base:test
+}
+
+from_debian() {
+  local release mirror
+  command -v debootstrap >/dev/null || { echo "debootstrap is not installed"; return 1; }
   release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $release" 'Component: main' | head -1)
   echo "Base image: Debian $release by debootstrap"
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$release" "$work/root" "$mirror" \
-    >"$work/log" || { tail -20 "$work/log"; exit 1; }
+    >"$work/log" 2>&1 || { tail -20 "$work/log"; return 1; }
   rm -rf "$work"/root/var/cache/apt/* "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,man,locale}/*
   apt-config dump | grep '^Acquire::.*"' >"$work/root/etc/apt/apt.conf.d/99host"
   tar -C "$work/root" --create . | docker import - pointloom-base:test >/dev/null
-fi
+}
+
+docker image inspect pointloom-base:test >/dev/null 2>&1 || from_registry || from_debian
 
 for group in core render torch multimodal; do "$python" docker/requirements.py $group; done >"$work/requirements.txt"
 wanted=$(cat constraints.txt "$work/requirements.txt" | sha256sum | cut -c1-16)
 if [ "$(docker image inspect --format '{{index .Config.Labels "wheels"}}' pointloom-build:test 2>/dev/null)" != "$wanted" ]; then
-  inside=$(docker run --rm pointloom-base:test python3 -c 'import sys; print(*sys.version_info[:2])')
-  here=$("$python" -c 'import sys; print(*sys.version_info[:2])')
+  inside=$(version docker run --rm pointloom-base:test python3)
+  here=$(version "$python")
   [ "$inside" = "$here" ] || { echo "the image has Python $inside, this machine's $python is $here: give PYTHON=..."; exit 1; }
   echo "Build image: wheels of the pinned versions"
   "$python" -m pip wheel --quiet --no-cache-dir --constraint constraints.txt --wheel-dir "$work/context/wheels" \
