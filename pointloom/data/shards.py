@@ -9,7 +9,7 @@ that the first k of them are a farthest-point subset of k.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pointloom.data.records import NO_PART, SPLITS, Failure, ObjectPoints, ObjectRecord, StoreInfo
 from pointloom.data.replace import replaced_folder
+from pointloom.data.stored_rows import StoredRows
 from pointloom.errors import DataError
 
 if TYPE_CHECKING:
@@ -223,13 +224,13 @@ class ObjectStore:
         self.attributes: list[list[str]] = self.index["attributes"]
         self.captions: list[list[str]] = self.index["captions"]
         self._location = np.array([self.index["shard"], self.index["row"]], dtype=np.int64).T
-        self._files: dict[tuple[int, int], h5py.File] = {}
+        self._arrays: dict[tuple[int, str, int], StoredRows] = {}
 
     def __len__(self) -> int:
         return len(self.uids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": {}}
+        return self.__dict__ | {"_arrays": {}}
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the index rows of ``train``, ``test`` or ``pretrain``.
@@ -281,30 +282,21 @@ class ObjectStore:
         result = np.empty(shape, dtype=_ARRAYS[name])
         for shard in np.unique(self._location[rows, 0]):
             where = np.flatnonzero(self._location[rows, 0] == shard)
-            for start, stop, at in _runs(self._location[rows[where], 1]):
-                block = self._shard(int(shard))[name][start:stop, :num]
-                result[where[at]] = block[self._location[rows[where[at]], 1] - start]
+            self._stored(name, int(shard)).copy(self._location[rows[where], 1], result, where)
         return result
 
-    def _shard(self, shard: int) -> "h5py.File":
+    def _stored(self, name: str, shard: int) -> StoredRows:
         import h5py
 
-        key = (os.getpid(), shard)
-        if key not in self._files:
+        key = (os.getpid(), name, shard)
+        if key not in self._arrays:
             path = _shard_path(self.path / "points", shard)
             try:
-                self._files[key] = h5py.File(path, "r")
+                with h5py.File(path, "r") as file:
+                    self._arrays[key] = StoredRows(file[name], path)
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error}); run `pointloom prepare` again") from error
-        return self._files[key]
-
-
-def _runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-    """Cut rows of one shard into nearly dense runs, because one read of many rows is far cheaper than many reads."""
-    order = np.argsort(rows, kind="stable")
-    cuts = np.flatnonzero(np.diff(rows[order]) > 8) + 1
-    for at in np.split(order, cuts):
-        yield int(rows[at[0]]), int(rows[at[-1]]) + 1, at
+        return self._arrays[key]
 
 
 def _read_info(path: Path) -> StoreInfo:
