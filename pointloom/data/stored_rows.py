@@ -1,6 +1,7 @@
 """Rows of an HDF5 array straight from the file: for arrays of many small rows the library costs more than the bytes."""
 
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class StoredRows:
         if (self._offsets < 0).any():
             raise DataError(f"{path}: array {dataset.name!r} lacks some rows; run `pointloom prepare` again")
         self._path = path
-        self._file = path.open("rb", buffering=0)
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def copy(self, rows: NDArray[np.int64], out: NDArray[Any], places: NDArray[np.int64]) -> None:
         """Copy the beginnings of ``rows`` to ``out[places]``, as much of each as fits.
@@ -52,7 +54,7 @@ class StoredRows:
         Raises:
             DataError: The file is shorter than it was.
         """
-        descriptor, length = self._file.fileno(), self._length
+        descriptor, length = self._descriptor, self._length
         target = out.reshape(-1).view(np.uint8).data
         width = out.shape[1] * self._item
         step = length * self._item
