@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from pointloom.errors import ParamsError, WorkspaceError
 from pointloom.stages import STAGES
-from pointloom.stages.params import StageParams
+from pointloom.stages.params import EncoderArgs, StageParams
 from pointloom.stages.read_params import did_you_mean, read_yaml, validate
 from pointloom.workspace import WorkspaceChoices, init_workspace, params_text, template
 
@@ -31,7 +31,7 @@ class TuningSpec(StageParams):
     """How encoders of a system are fine-tuned: an entry of the profile, with other builder arguments."""
 
     entry: str
-    encoder_args: dict[str, bool | int | float]
+    encoder_args: EncoderArgs
 
 
 class SystemSpec(StageParams):

@@ -108,6 +108,8 @@ def test_row_of_stage_1_measures_the_teacher_and_trains_nothing() -> None:
 def test_fine_tuning_table_pretrains_once_per_seed() -> None:
     params = params_of("m2ae-table10")
     assert list(params["pretrain"]) == ["scratch", "full_s0", "full_s1"]
+    assert params["finetune"]["max_pooling_s0"]["encoder"] == "full_s0"
+    assert params["finetune"]["max_pooling_s0"]["encoder_args"]["pooling"] == "max"
     assert params["finetune"]["no_local_attention_s1"]["encoder"] == "full_s1"
     assert params["finetune"]["no_local_attention_s1"]["encoder_args"]["local_attention"] is False
     assert params["finetune"]["full_s1"]["encoder_args"]["local_attention"] is True

@@ -39,8 +39,8 @@ class M2AE(nn.Module):
         them with the 8 members, which published weights are bound to: ``points_per_token`` is 16 there.
 
     Raises:
-        ValueError: The mask hides nothing or everything, the decoder has more stages than the encoder, or ``compat`` is
-            unknown.
+        ValueError: The mask hides nothing or everything, the decoder has more stages than the encoder, the encoder has
+            a class token, which no prediction reads, or ``compat`` is unknown.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class M2AE(nn.Module):
             raise ValueError(f"mask_ratio {mask_ratio} of {top} groups hides none or all of them")
         if not 1 <= decoder_stages <= scales:
             raise ValueError(f"decoder_stages must be 1 to {scales}, the scales of the encoder, got {decoder_stages}")
+        if encoder.cls_token is not None:
+            raise ValueError("nothing here trains a class token; add pooling 'class_token' in fine-tuning")
         if compat not in COMPAT:
             raise ValueError(f"unknown compat {compat!r}; known: {', '.join(COMPAT)}")
         self.encoder = encoder

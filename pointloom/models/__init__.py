@@ -26,13 +26,13 @@ def build_encoder(name: str, **args: Any) -> ObjectEncoder:
     """Build an encoder with fresh weights.
 
     Raises:
-        ParamsError: The name or an argument is unknown.
+        ParamsError: The name or an argument is unknown, or an argument has no such value.
     """
     if name not in ENCODERS:
         raise ParamsError(f"unknown encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
     try:
         return ENCODERS[name](**args)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
 
 

@@ -1,12 +1,14 @@
 """The hierarchical point transformer of Point-M2AE (Zhang et al., 2022, section 3.2): tokens of three scales."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal, init_xavier
 from pointloom.models.patch_embed import PatchEmbed
@@ -16,6 +18,8 @@ from pointloom.structures import Groups, Tokens
 
 RADII = (0.32, 0.64, 1.28)
 """Reach of local attention per scale, in radii of the bounding sphere (the official fine-tuning settings)."""
+
+POOLINGS = ("sum", "apart", "max", "mean", "class_token")
 
 
 class PointM2AEEncoder(nn.Module):
@@ -31,7 +35,9 @@ class PointM2AEEncoder(nn.Module):
         drop_path: Largest drop-path rate, reached in the last block of the last scale.
         radii: Reach of local attention per scale: a token sees those nearer than this. It acts where nothing is
             masked, so in downstream tasks (section 3.2); None is global attention.
-        pool_apart: Whether ``pool`` puts mean and maximum side by side (see there) instead of adding them.
+        pooling: What the global feature is: the ``sum`` of ``mean`` and ``max`` of the coarsest tokens (section 4.2),
+            one of them (ablation, table 10), both side by side (``apart``, see ``pool``), or a ``class_token``. It is
+            added, freshly drawn, for fine-tuning.
         init: ``official`` draws all weights from a truncated normal of 0.02 as the published code does; ``xavier`` uses
             Xavier-uniform blocks and torch's default in the embedders, which short schedules need.
         skip_near_origin: Points with a squared norm of at most this are no patch centres (0.001 in the CUDA kernel
@@ -43,10 +49,14 @@ class PointM2AEEncoder(nn.Module):
         leaky_padding: Repeat the official padding mask: tokens near the origin see padding (see ``_encode``).
 
     Raises:
-        ValueError: The scales do not fit each other.
+        ValueError: The scales do not fit each other, or ``pooling`` is unknown.
 
     Note:
         The parameters of ``token_embeds`` are exempt from weight decay by their name, as in the official code.
+
+        The paper adds its class token to the tokens of the first scale, without saying how it reaches the others
+        (section 7.4). Here it is a token at the origin that all tokens see and that sees all; the next scale merges it
+        as a patch that consists of nothing else.
     """
 
     def __init__(
@@ -60,7 +70,7 @@ class PointM2AEEncoder(nn.Module):
         embed_hidden: tuple[int, int],
         drop_path: float,
         radii: tuple[float, ...] | None,
-        pool_apart: bool,
+        pooling: str,
         init: Literal["official", "xavier"],
         skip_near_origin: float,
     ) -> None:
@@ -69,11 +79,13 @@ class PointM2AEEncoder(nn.Module):
             raise ValueError(f"one value per scale, got {num_groups=}, {group_sizes=}, {dims=}, {radii=}")
         if list(num_groups) != sorted(num_groups, reverse=True):
             raise ValueError(f"a scale cannot have more patches than the finer one, got {num_groups=}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"unknown pooling {pooling!r}; known: {', '.join(POOLINGS)}")
         self.num_groups = num_groups
         self.group_sizes = group_sizes
         self.dims: Sequence[int] = dims
         self.radii = radii
-        self.pool_apart = pool_apart
+        self.pooling = pooling
         self.skip_near_origin = skip_near_origin
         self.embed_visible_only = False
         self.leaky_padding = False
@@ -92,11 +104,14 @@ class PointM2AEEncoder(nn.Module):
         else:
             init_xavier(self.transformers)
             init_xavier(self.position_embeds)
+        self.cls_token: nn.Parameter | None = None
+        if pooling == "class_token":
+            self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, dims[0]), std=0.02))
 
     @property
     def global_dim(self) -> int:
         """Width of the coarsest tokens, or twice that where mean and maximum stand side by side."""
-        return self.dims[-1] * (2 if self.pool_apart else 1)
+        return self.dims[-1] * (2 if self.pooling == "apart" else 1)
 
     @property
     def cut(self) -> tuple[tuple[int, ...], tuple[int, ...], float]:
@@ -125,24 +140,40 @@ class PointM2AEEncoder(nn.Module):
         """
         found: list[Tokens] = []
         finer: Tensor | None = None
+        summary = None if self.cls_token is None else self.cls_token.expand(len(groups[0].centers), -1, -1)
         for scale, level in enumerate(groups):
             hidden = None if masks is None else masks[scale]
-            raw = self._embed(scale, level, finer, hidden)
+            raw, summary = self._embed(scale, level, finer, summary, hidden)
+            norm = self.norms[scale]
             if hidden is None:
-                finer = self._encode(scale, raw, level.centers, None)
-                tokens = Tokens(tokens=self.norms[scale](finer), centers=level.centers)
+                finer, summary = self._encode(scale, raw, level.centers, summary, None)
+                tokens = Tokens(tokens=norm(finer), centers=level.centers)
             else:
                 slots = visible_slots(hidden)
                 centers = gather_points(level.centers, slots.index)
-                encoded = self._encode(scale, gather_points(raw, slots.index), centers, slots)
+                encoded, summary = self._encode(scale, gather_points(raw, slots.index), centers, summary, slots)
                 finer = put_back(raw, encoded, slots)
-                tokens = Tokens(tokens=self.norms[scale](encoded), centers=centers, valid=slots.valid)
-            found.append(tokens)
+                tokens = Tokens(tokens=norm(encoded), centers=centers, valid=slots.valid)
+            found.append(tokens if summary is None else replace(tokens, summary=norm(summary).squeeze(1)))
         return found
 
-    def _embed(self, scale: int, level: Groups, finer: Tensor | None, hidden: Tensor | None) -> Float[Tensor, "b g c"]:
+    def _embed(
+        self, scale: int, level: Groups, finer: Tensor | None, summary: Tensor | None, hidden: Tensor | None
+    ) -> tuple[Float[Tensor, "b g c"], Float[Tensor, "b 1 c"] | None]:
         """Embed the points of every patch, or merge the tokens of the finer scale that it consists of."""
-        members = level.neighborhood if finer is None else gather_points(finer, level.index)
+        if finer is None:
+            return self._embed_patches(scale, level.neighborhood, hidden), summary
+        members = gather_points(finer, level.index)
+        if summary is None:
+            return self._embed_patches(scale, members, hidden), None
+        alone = summary.to(members.dtype).unsqueeze(2).expand(-1, -1, members.shape[2], -1)
+        patches = torch.cat([members, alone], dim=1)
+        embedded = self._embed_patches(scale, patches, None if hidden is None else F.pad(hidden, (0, 1)))
+        return embedded[:, :-1], embedded[:, -1:]
+
+    def _embed_patches(
+        self, scale: int, members: Float[Tensor, "b g k d"], hidden: Bool[Tensor, "b g"] | None
+    ) -> Float[Tensor, "b g c"]:
         embed = self.token_embeds[scale]
         if hidden is None or not self.embed_visible_only:
             embedded: Tensor = embed(members)
@@ -152,7 +183,9 @@ class PointM2AEEncoder(nn.Module):
         everywhere[~hidden] = tokens
         return everywhere
 
-    def _encode(self, scale: int, tokens: Tensor, centers: Tensor, slots: Slots | None) -> Float[Tensor, "b t c"]:
+    def _encode(
+        self, scale: int, tokens: Tensor, centers: Tensor, summary: Tensor | None, slots: Slots | None
+    ) -> tuple[Float[Tensor, "b t c"], Float[Tensor, "b 1 c"] | None]:
         """Run the blocks of a scale: global attention among visible tokens, or local attention where all are.
 
         Note:
@@ -169,20 +202,30 @@ class PointM2AEEncoder(nn.Module):
             blocked = ~is_pair & (torch.cdist(centers, centers) >= (self.radii or RADII)[scale])
         elif slots is not None and slots.valid is not None:
             blocked = ~slots.valid.unsqueeze(1)
+        if summary is None:
+            return self.transformers[scale](tokens, self.position_embeds[scale](centers), blocked), None
+        if blocked is not None:
+            per_token = blocked.shape[1] > 1
+            blocked = F.pad(blocked, (0, 1, 0, int(per_token)))
+        tokens, centers = torch.cat([tokens, summary.to(tokens.dtype)], dim=1), F.pad(centers, (0, 0, 0, 1))
         encoded: Tensor = self.transformers[scale](tokens, self.position_embeds[scale](centers), blocked)
-        return encoded
+        return encoded[:, :-1], encoded[:, -1:]
 
     def pool(self, tokens: list[Tokens]) -> Float[Tensor, "b d"]:
-        """Add mean and maximum of the coarsest tokens (sections 4.1 and 4.2).
+        """Reduce the coarsest tokens as ``pooling`` says.
 
         Note:
             The official classifier for ScanObjectNN puts the mean beside the maximum over all tokens but the first, a
-            left-over of a class token; ``pool_apart`` repeats that.
+            left-over of a class token; ``apart`` repeats that.
         """
         top = tokens[-1].tokens
-        if self.pool_apart:
+        if tokens[-1].summary is not None:
+            return tokens[-1].summary
+        if self.pooling == "apart":
             return torch.cat([top.mean(1), max_over_points(top[:, 1:])], dim=-1)
-        return top.mean(1) + max_over_points(top)
+        if self.pooling == "max":
+            return max_over_points(top)
+        return top.mean(1) if self.pooling == "mean" else top.mean(1) + max_over_points(top)
 
 
 def point_m2ae_base(
@@ -192,7 +235,7 @@ def point_m2ae_base(
     patch_group_size: int = 8,
     drop_path: float = 0.1,
     local_attention: bool = False,
-    pool_apart: bool = False,
+    pooling: str = "sum",
     skip_near_origin: float = 0.0,
 ) -> PointM2AEEncoder:
     """Build the encoder of the Point-M2AE paper: 512, 256 and 64 patches of 96, 192 and 384 channels, 5 blocks each."""
@@ -205,7 +248,7 @@ def point_m2ae_base(
         embed_hidden=(128, 256),
         drop_path=drop_path,
         radii=RADII if local_attention else None,
-        pool_apart=pool_apart,
+        pooling=pooling,
         init="official",
         skip_near_origin=skip_near_origin,
     )
@@ -218,7 +261,7 @@ def point_m2ae_tiny(
     patch_group_size: int = 8,
     drop_path: float = 0.1,
     local_attention: bool = False,
-    pool_apart: bool = False,
+    pooling: str = "sum",
     skip_near_origin: float = 0.0,
 ) -> PointM2AEEncoder:
     """Build the encoder for two CPU cores: 128, 64 and 32 patches of 48, 96 and 192 channels, 2 blocks each."""
@@ -231,7 +274,7 @@ def point_m2ae_tiny(
         embed_hidden=(32, 64),
         drop_path=drop_path,
         radii=RADII if local_attention else None,
-        pool_apart=pool_apart,
+        pooling=pooling,
         init="xavier",
         skip_near_origin=skip_near_origin,
     )

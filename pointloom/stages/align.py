@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from pointloom.stages.artifacts import DatasetIn, FeaturesIn, MetricsOut, ModelOut, ResultOut, StateDir
-from pointloom.stages.params import OptimParams, SamplingParams, StageParams
+from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
 from pointloom.stages.training import as_optimization, as_sampling, trained, write_curve
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class AlignParams(StageParams):
 
     features: str = Field(description="entry of params.yaml:embed to align with")
     encoder: str = Field(description="builder in ENCODERS")
-    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    encoder_args: EncoderArgs = Field(description="arguments of the builder")
     text_teacher: str | None = Field(description="text teacher of the features; null where there is only one")
     image_teachers: list[str] | None = Field(description="image teachers of the features; null takes all")
     captions: Literal["top", "all"] = Field(description="top: the best caption; all: a random one at every step")

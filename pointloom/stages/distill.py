@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ModelOut, StateDir
-from pointloom.stages.params import OptimParams, SamplingParams, StageParams
+from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
 from pointloom.stages.training import (
     as_optimization,
     as_sampling,
@@ -28,7 +28,7 @@ class DistillParams(StageParams):
 
     teacher: str = Field(description="entry of params.yaml:align to learn from")
     student: Literal["teacher", "fresh"] = Field(description="start from the teacher's weights, or from fresh ones")
-    encoder_args: dict[str, bool | int | float] = Field(description="builder arguments that differ from the teacher's")
+    encoder_args: EncoderArgs = Field(description="builder arguments that differ from the teacher's")
     mask: Literal["random", "block"] = Field(description="how hidden patches are chosen")
     mask_ratio: float = Field(gt=0, lt=1, description="share of hidden patches")
     local_target: Literal["tokens", "points", "none"] = Field(

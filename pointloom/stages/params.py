@@ -1,8 +1,11 @@
 """Base of all stage parameters and the blocks that several stages share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+EncoderArgs = dict[str, bool | int | float | Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]]
+"""Arguments of an encoder's builder: numbers, switches and names of choices."""
 
 
 class StageParams(BaseModel):

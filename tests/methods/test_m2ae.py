@@ -16,7 +16,7 @@ from pointloom.structures import Groups, PointBatch, PretrainingMethod
 def tiny_encoder(**changed: Any) -> PointM2AEEncoder:
     values: dict[str, Any] = {
         "num_groups": (32, 16, 10), "group_sizes": (8, 4, 4), "dims": (8, 16, 32), "depth": 2, "num_heads": 2,
-        "embed_hidden": (8, 16), "drop_path": 0.0, "radii": None, "pool_apart": False, "init": "xavier",
+        "embed_hidden": (8, 16), "drop_path": 0.0, "radii": None, "pooling": "sum", "init": "xavier",
         "skip_near_origin": 0.0,
     }  # fmt: skip
     return PointM2AEEncoder(**(values | changed))
@@ -169,3 +169,8 @@ def test_reconstruction_lies_around_the_hidden_patches_and_shows_what_was_seen()
 def test_values_that_do_not_fit_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_method(**changed)
+
+
+def test_class_token_is_refused_since_no_prediction_reads_it() -> None:
+    with pytest.raises(ValueError, match="nothing here trains a class token; add pooling 'class_token' in fine-tuning"):
+        tiny_method(tiny_encoder(pooling="class_token"))

@@ -24,7 +24,7 @@ MODES = {"official": "default", "clean": "zero"}  # compat -> key in the referen
 def small_encoder(**changed: Any) -> PointM2AEEncoder:
     values: dict[str, Any] = {
         "num_groups": (64, 32, 16), "group_sizes": (8, 4, 4), "dims": (24, 48, 96), "depth": 2, "num_heads": 6,
-        "embed_hidden": (128, 256), "drop_path": 0.0, "radii": None, "pool_apart": False, "init": "official",
+        "embed_hidden": (128, 256), "drop_path": 0.0, "radii": None, "pooling": "sum", "init": "official",
         "skip_near_origin": OFFICIAL_CUDA,
     }  # fmt: skip
     return PointM2AEEncoder(**(values | changed))
@@ -183,7 +183,7 @@ def test_classifiers_equal_the_official_ones(golden: Path, file: str, num_classe
     if file.endswith("full"):
         encoder = point_m2ae_base(drop_path=0.0, local_attention=True, skip_near_origin=OFFICIAL_CUDA)
     else:
-        encoder = small_encoder(radii=RADII, pool_apart=file.startswith("scan"))
+        encoder = small_encoder(radii=RADII, pooling="apart" if file.startswith("scan") else "sum")
     model = nn.ModuleDict({"encoder": encoder, "head": mlp3_head(encoder.global_dim, num_classes=num_classes)})
     load_formula(model, {"encoder.norms.2": "norm", "head": "cls_head_finetune"})
     model.eval()
@@ -206,8 +206,8 @@ def test_published_sizes_have_the_published_parameter_counts() -> None:
     made = method(encoder, compat="clean", points_per_token=16)
     assert sum(p.numel() for p in made.parameters()) == 15_255_856
     unread = sum(p.numel() for norm in encoder.norms[:-1] for p in norm.parameters())
-    for name, classes, apart in (("ModelNet40", 40, False), ("ScanObjectNN", 15, True)):
-        encoder = point_m2ae_base(pool_apart=apart)
+    for name, classes, pooling in (("ModelNet40", 40, "sum"), ("ScanObjectNN", 15, "apart")):
+        encoder = point_m2ae_base(pooling=pooling)
         head = mlp3_head(encoder.global_dim, num_classes=classes)
         found = sum(p.numel() for module in (encoder, head) for p in module.parameters()) - unread
         assert found == {"ModelNet40": 12_830_056, "ScanObjectNN": 12_921_935}[name]

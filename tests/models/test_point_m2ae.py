@@ -1,17 +1,23 @@
-"""The hierarchical encoder: patches, local attention, pooling, padding."""
+"""The hierarchical encoder: patches, local attention, pooling, class token, padding."""
 
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from pointloom.errors import ParamsError
+from pointloom.methods.masking import multi_scale_mask
 from pointloom.models import build_encoder
 from pointloom.models.blocks import Attention
-from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_tiny
+from pointloom.models.point_m2ae import RADII, PointM2AEEncoder, point_m2ae_tiny
 from pointloom.models.visible import put_back, visible_slots
 from pointloom.ops import farthest_point_sampling, gather_points
+from pointloom.stages.finetune_tasks.base import tuned_encoder
 from pointloom.structures import Tokens
+from pointloom.train.checkpoint import save_encoder
 
 
 def test_coarser_centres_are_the_farthest_point_sample_of_the_finer_ones() -> None:
@@ -60,16 +66,69 @@ def test_local_attention_sees_no_token_beyond_its_reach() -> None:
         assert all(same) if local else not any(same)
 
 
-def test_pooled_feature_is_the_sum_of_mean_and_maximum_or_both_apart() -> None:
+def test_pooled_feature_is_what_pooling_says() -> None:
     top = torch.randn(2, 6, 192)
     tokens = [Tokens(tokens=top, centers=torch.zeros(2, 6, 3))]
-    for apart, expected in (
-        (False, top.mean(1) + top.amax(1)),
-        (True, torch.cat([top.mean(1), top[:, 1:].amax(1)], dim=-1)),
-    ):
-        encoder = point_m2ae_tiny(pool_apart=apart)
-        assert torch.allclose(encoder.pool(tokens), expected)
-        assert encoder.global_dim == expected.shape[1]
+    expected = {
+        "sum": top.mean(1) + top.amax(1), "apart": torch.cat([top.mean(1), top[:, 1:].amax(1)], dim=-1),
+        "max": top.amax(1), "mean": top.mean(1),
+    }  # fmt: skip
+    for pooling, feature in expected.items():
+        encoder = build_encoder("point_m2ae_tiny", pooling=pooling)
+        assert torch.allclose(encoder.pool(tokens), feature)
+        assert encoder.global_dim == feature.shape[1]
+    with pytest.raises(ParamsError, match="unknown pooling 'maxx'; known: sum, apart, max, mean, class_token"):
+        build_encoder("point_m2ae_tiny", pooling="maxx")
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_class_token_equals_a_token_at_the_origin_computed_by_hand(local: bool) -> None:
+    """It sees all tokens and is seen by all, at every scale; the next scale merges copies of it."""
+    encoder = point_m2ae_tiny(pooling="class_token", local_attention=local).eval()
+    groups = encoder.group(torch.randn(2, 160, 3))
+    assert encoder.cls_token is not None
+    summary, finer = encoder.cls_token.expand(2, -1, -1), torch.empty(0)
+    for scale, level in enumerate(groups):
+        embed, number = encoder.token_embeds[scale], level.centers.shape[1]
+        raw = embed(level.neighborhood if scale == 0 else gather_points(finer, level.index))
+        summary = summary if scale == 0 else embed(summary.unsqueeze(2))
+        position = encoder.position_embeds[scale](torch.cat([level.centers, torch.zeros(2, 1, 3)], dim=1))
+        blocked = torch.zeros(2, number + 1, number + 1, dtype=torch.bool)
+        if local:
+            blocked[:, :-1, :-1] = torch.cdist(level.centers, level.centers) >= RADII[scale]
+        encoded = encoder.transformers[scale](torch.cat([raw, summary], dim=1), position, blocked)
+        finer, summary = encoded[:, :-1], encoded[:, -1:]
+    found = encoder(groups)
+    assert torch.allclose(encoder.pool(found), encoder.norms[-1](summary).squeeze(1), atol=1e-5)
+    assert torch.allclose(found[-1].tokens, encoder.norms[-1](finer), atol=1e-5)
+
+
+def test_class_token_depends_on_visible_patches_alone() -> None:
+    encoder = point_m2ae_tiny(pooling="class_token").eval()
+    groups = encoder.group(torch.randn(2, 160, 3))
+    masks = multi_scale_mask(groups, torch.arange(32).expand(2, 32) % 4 > 0)
+    feature = encoder.pool(encoder(groups, masks))
+    encoder.embed_visible_only = True
+    assert torch.allclose(encoder.pool(encoder(groups, masks)), feature, atol=1e-5)
+    encoder.embed_visible_only = False
+    hidden, seen = groups[0].neighborhood.clone(), groups[0].neighborhood.clone()
+    hidden[masks[0]] += 1.0
+    seen[~masks[0]] += 1.0
+    others = [[replace(groups[0], neighborhood=points), *groups[1:]] for points in (hidden, seen)]
+    assert torch.equal(encoder.pool(encoder(others[0], masks)), feature)
+    assert not torch.allclose(encoder.pool(encoder(others[1], masks)), feature, atol=1e-3)
+
+
+def test_class_token_is_added_to_pretrained_weights_in_finetuning(tmp_path: Path) -> None:
+    save_encoder(
+        tmp_path, point_m2ae_tiny(), builder="point_m2ae_tiny", builder_args={}, method="m2ae", labels="none",
+        num_points=160, data_digest=None, params={},
+    )  # fmt: skip
+    encoder = tuned_encoder(tmp_path, {"pooling": "class_token"})
+    assert isinstance(encoder, PointM2AEEncoder)
+    encoder.pool(encoder(encoder.group(torch.randn(2, 160, 3)))).square().sum().backward()
+    without = [name for name, parameter in encoder.named_parameters() if parameter.grad is None]
+    assert without == [f"norms.{scale}.{kind}" for scale in (0, 1) for kind in ("weight", "bias")]
 
 
 def test_visible_tokens_find_their_way_back() -> None:
@@ -88,7 +147,7 @@ def test_visible_tokens_find_their_way_back() -> None:
 def test_scales_that_do_not_fit_each_other_are_refused() -> None:
     arguments = {
         "dims": (8, 16), "depth": 1, "num_heads": 2, "embed_hidden": (8, 16), "drop_path": 0.0, "radii": None,
-        "pool_apart": False, "init": "xavier", "skip_near_origin": 0.0,
+        "pooling": "sum", "init": "xavier", "skip_near_origin": 0.0,
     }  # fmt: skip
     with pytest.raises(ValueError, match="one value per scale"):
         PointM2AEEncoder(num_groups=(8, 4, 2), group_sizes=(4, 4), **arguments)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
-from pointloom.stages.params import OptimParams, StageParams
+from pointloom.stages.params import EncoderArgs, OptimParams, StageParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ class TuningParams(StageParams):
     """Parameters that every downstream task has; each adds its own."""
 
     encoder: str = Field(description="entry of params.yaml:pretrain to start from")
-    encoder_args: dict[str, bool | int | float] = Field(description="builder arguments to change, e.g. class_token")
+    encoder_args: EncoderArgs = Field(description="builder arguments to change, e.g. class_token")
     batch_size: int = Field(ge=2)
     selection: Literal["last", "official"] = Field(
         description="last: weights of the last epoch; official: best epoch on the test split, the field's habit"
@@ -123,14 +123,14 @@ def kept_outcome(state: Path, train_and_test: Callable[[], tuple[dict[str, Any],
         return content | {key: kept[key] for key in kept.files}
 
 
-def tuned_encoder(folder: Path, encoder_args: Mapping[str, bool | int | float]) -> "Encoder":
+def tuned_encoder(folder: Path, encoder_args: EncoderArgs) -> "Encoder":
     """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none."""
     from pointloom.models import build_encoder
     from pointloom.train.checkpoint import load_encoder_module, read_card
 
     card = read_card(folder)
     if card.method == "untrained":
-        return build_encoder(card.builder, **(card.builder_args | dict(encoder_args)))
+        return build_encoder(card.builder, **(card.builder_args | encoder_args))
     return load_encoder_module(folder, allow_missing=("cls_token", "cls_position"), **encoder_args)[0]
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pointloom.stages.params import OptimParams, SamplingParams, StageParams
+from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
 
 
 class LearningParams(StageParams):
@@ -12,7 +12,7 @@ class LearningParams(StageParams):
 
     method: str
     encoder: str = Field(description="builder in ENCODERS")
-    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    encoder_args: EncoderArgs = Field(description="arguments of the builder")
     splits: list[Literal["train", "pretrain"]] = Field(
         min_length=1, description="train: the labelled training objects (labels unused); pretrain: unlabelled extras"
     )

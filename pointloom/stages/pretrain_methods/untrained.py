@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pointloom.stages.params import StageParams
+from pointloom.stages.params import EncoderArgs, StageParams
 
 
 class UntrainedParams(StageParams):
@@ -13,7 +13,7 @@ class UntrainedParams(StageParams):
 
     method: Literal["untrained"]
     encoder: str = Field(description="builder in ENCODERS")
-    encoder_args: dict[str, bool | int | float] = Field(description="arguments of the builder")
+    encoder_args: EncoderArgs = Field(description="arguments of the builder")
     num_points: int = Field(ge=16, description="points per cloud the encoder is meant for")
     seed: int = Field(ge=0)
 
