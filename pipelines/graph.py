@@ -31,6 +31,7 @@ Params = Mapping[str, Any]
 ENTRY = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*")
 DESCRIPTIONS = {
     "pretrain": "Prepare shapes, pre-train an encoder without labels, fine-tune and probe it, report.",
+    "systems": "Prepare shapes, pre-train by three methods without labels side by side, fine-tune, probe, report.",
     "multimodal": "The same with views, captions and teacher features: align with text and images, then distil.",
 }
 
@@ -113,7 +114,7 @@ def build_pipeline(name: str, params: Params, cluster: Cluster, *, tag: str = __
     """Return the pipeline ``pointloom-NAME``.
 
     Args:
-        name: ``pretrain`` or ``multimodal``.
+        name: ``pretrain``, ``systems`` or ``multimodal``.
         params: All sections, validated; an empty one leaves its stage out.
         cluster: Where steps run.
         tag: Tag of the images. Caches are keyed by it, so it must change when the code does.

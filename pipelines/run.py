@@ -31,7 +31,7 @@ def rehearse(
     """Run a pipeline to its end and return its report.
 
     Args:
-        name: ``pretrain`` or ``multimodal``.
+        name: ``pretrain``, ``systems`` or ``multimodal``.
         params: All sections, validated.
         folder: Where artefacts and resume state are kept; a second rehearsal goes beside the first.
         tag: Tag of the images.

@@ -32,8 +32,8 @@ PROFILE_HELP = (
     "cores; paper = the published values, for a GPU."
 )
 PIPELINE_HELP = (
-    "pretrain = masked autoencoding of points alone; multimodal = views, captions, alignment with text and images, "
-    "distillation, beside it."
+    "pretrain = masked autoencoding of points alone, Point-MAE; systems = Point-M2AE and Point-PQAE beside it; "
+    "multimodal = views, captions, alignment with text and images, distillation, beside Point-MAE."
 )
 
 

@@ -16,7 +16,7 @@ import yaml
 from pointloom.errors import BackendError, WorkspaceError
 
 MARKER = "workspace.yaml"
-PIPELINES = ("pretrain", "multimodal")
+PIPELINES = ("pretrain", "systems", "multimodal")
 PROFILES = ("smoke", "demo", "paper")
 DVC_CONFIG = """[core]
     analytics = false
@@ -46,7 +46,8 @@ class WorkspaceChoices:
 
     Attributes:
         folder: Where to make it.
-        pipeline: ``pretrain`` (points alone) or ``multimodal`` (views, captions and teachers too).
+        pipeline: ``pretrain`` (Point-MAE), ``systems`` (every pre-training on points alone) or ``multimodal`` (views,
+            captions and teachers too).
         profile: Name of a set of parameters of the pipeline.
         data: Folder of shapes, None for generated ones.
         train_list: File of relative paths, None for a drawn split.

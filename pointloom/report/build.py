@@ -1,7 +1,8 @@
 """Put the report together: numbers first, then pictures and figures, then the three files."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class ReportSettings:
         title: Heading.
         baseline: Fine-tuning result that differences are taken against.
         probe_baseline: Probe result that differences are taken against.
+        baselines: Fine-tuning result -> the one it is compared with instead.
+        probe_baselines: Probe result -> the one it is compared with instead.
         detail: Results shown class by class, as t-SNE and with retrieval.
         bootstrap: How intervals are made.
         seed: Seed of every choice of objects and of t-SNE.
@@ -51,6 +54,8 @@ class ReportSettings:
     viewer_objects: int
     thumbnail_size: int
     ablation: Content | None = None
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    probe_baselines: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -> Content:
@@ -90,10 +95,12 @@ def build_report(inputs: ReportInputs, folder: Path, settings: ReportSettings) -
 def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
     """Return every table of the report."""
     bootstrap = settings.bootstrap
-    finetune = summary.finetune_rows(inputs, baseline=settings.baseline, bootstrap=bootstrap)
-    probe = summary.probe_rows(inputs, baseline=settings.probe_baseline, bootstrap=bootstrap)
+    tuned = summary.Baseline(settings.baseline, settings.baselines)
+    frozen = summary.Baseline(settings.probe_baseline, settings.probe_baselines)
+    finetune = summary.finetune_rows(inputs, baseline=tuned, bootstrap=bootstrap)
+    probe = summary.probe_rows(inputs, baseline=frozen, bootstrap=bootstrap)
     comparisons = summary.comparison_rows(inputs, bootstrap=bootstrap)
-    low_label = summary.low_label_rows(inputs, baseline=settings.baseline, bootstrap=bootstrap)
+    low_label = summary.low_label_rows(inputs, baseline=tuned, bootstrap=bootstrap)
     for row in [*finetune, *low_label, *probe]:
         row["description"] = sentences.describe(row)
     outcomes = classes.detailed_outcomes(inputs, settings.detail)

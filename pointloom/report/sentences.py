@@ -82,22 +82,22 @@ def headline(
         if row["trained"] and row["difference"]:
             found.append(
                 f"Frozen features, {protocol_title(row['protocol'])}: {row['name']} reaches "
-                f"{format_spread(row['oa'])} %; against {baseline(probe)} {judge(row['difference'])}."
+                f"{format_spread(row['oa'])} %; against {baseline(probe, row)} {judge(row['difference'])}."
             )
     largest = max((row["fraction"] for row in low_label), default=None)
     for row in low_label:
         if row["trained"] and row["difference"] and row["fraction"] != largest:
             found.append(
                 f"With {100 * row['fraction']:g} % of the training labels {row['name']} reaches "
-                f"{format_spread(row['oa'])} %; against {baseline(low_label)} on the same labels "
+                f"{format_spread(row['oa'])} %; against {baseline(low_label, row)} on the same labels "
                 f"{judge(row['difference'])}."
             )
     return found
 
 
-def baseline(rows: Sequence[Row]) -> str:
-    """Return the name of the row that differences are taken against, with what it is."""
-    found = [row for row in rows if row["is_baseline"]]
+def baseline(rows: Sequence[Row], compared: Row) -> str:
+    """Return the name of the row that another one is compared with, with what it is."""
+    found = [row for row in rows if row["name"] == compared["baseline"]]
     if not found:
         return "the baseline"
     kind = "untrained" if "protocol" in found[0] else "no pre-training"

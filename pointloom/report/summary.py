@@ -1,6 +1,7 @@
 """The result tables as plain dictionaries: fine-tuning, comparisons with the controls, low-label curves, probes."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pointloom.report.inputs import ReportInputs, ResultRecord
@@ -13,10 +14,26 @@ STEP = {"align": 1, "distill": 2}
 """Methods that build on others; all other pre-training comes before them."""
 
 
-def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+@dataclass(frozen=True)
+class Baseline:
+    """What the rows of a block are compared with.
+
+    Attributes:
+        name: Result that differences are taken against.
+        others: Result -> the one it is compared with instead, for another architecture.
+    """
+
+    name: str
+    others: Mapping[str, str]
+
+    def of(self, result: ResultRecord) -> str | None:
+        """Return the name of the result that another one is compared with, None for the baseline itself."""
+        return None if result.name == self.name else self.others.get(result.name, self.name)
+
+
+def finetune_rows(inputs: ReportInputs, *, baseline: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per fine-tuned model at its largest training fraction; models from scratch come first."""
     rows = []
-    reference = inputs.finetune.get(baseline)
     for result in in_order(inputs.finetune):
         fraction = max(_fractions(result), default=None)
         if fraction is None:
@@ -24,8 +41,8 @@ def finetune_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSe
         row = _header(result) | _cost(inputs, result, fraction) | _accuracies(_at(result, fraction), _num_test(result))
         row["fraction"] = fraction
         row["epochs"] = _at(result, fraction)[0].get("epochs", result.protocol.get("epochs"))
-        row["is_baseline"] = result.name == baseline
-        row |= _differences(inputs, result, reference, fraction, bootstrap)
+        row |= _compared_with(result, baseline)
+        row |= _differences(inputs, result, inputs.finetune.get(row["baseline"]), fraction, bootstrap)
         rows.append(row)
     return rows
 
@@ -79,10 +96,9 @@ def step_rows(inputs: ReportInputs, *, bootstrap: BootstrapSettings) -> list[Row
     return rows
 
 
-def low_label_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+def low_label_rows(inputs: ReportInputs, *, baseline: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per fraction and model, for the models that were trained on more than one fraction."""
     curves = [result for result in in_order(inputs.finetune) if len(_fractions(result)) > 1]
-    reference = inputs.finetune.get(baseline)
     rows = []
     for fraction in sorted({fraction for result in curves for fraction in _fractions(result)}):
         for result in curves:
@@ -91,14 +107,13 @@ def low_label_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapS
                 continue
             row = _header(result) | _accuracies(runs, _num_test(result))
             row |= {"fraction": fraction, "num_train": runs[0].get("num_train"), "epochs": runs[0].get("epochs")}
-            row["is_baseline"] = result.name == baseline
-            rows.append(row | _differences(inputs, result, reference, fraction, bootstrap))
+            row |= _compared_with(result, baseline)
+            rows.append(row | _differences(inputs, result, inputs.finetune.get(row["baseline"]), fraction, bootstrap))
     return rows
 
 
-def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+def probe_rows(inputs: ReportInputs, *, baseline: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per probe protocol and frozen encoder, grouped by protocol; random weights come first."""
-    reference = inputs.probe.get(baseline)
     found = {str(run["protocol"]) for result in inputs.probe.values() for run in result.runs if "protocol" in run}
     rows = []
     for protocol in sorted(found, key=lambda name: (ORDER.get(name, len(ORDER)), name)):
@@ -108,10 +123,11 @@ def probe_rows(inputs: ReportInputs, *, baseline: str, bootstrap: BootstrapSetti
                 continue
             few_shot = protocol.startswith("few_shot")
             row = _header(result) | _accuracies(runs, None if few_shot else _num_test(result))
-            row |= {"protocol": protocol, "is_baseline": result.name == baseline, "difference": None}
+            row |= {"protocol": protocol, "difference": None} | _compared_with(result, baseline)
             row["repeat"] = "episode" if few_shot else "seed"
             row["C"] = sorted({float(run["C"]) for run in runs if run.get("C") is not None})
-            if reference is not None and reference is not result:
+            reference = inputs.probe.get(row["baseline"])
+            if reference is not None:
                 first, second = select_outcomes(result, protocol), select_outcomes(reference, protocol)
                 if few_shot:
                     row["difference"] = compare_episodes(runs, _of(reference, protocol), bootstrap=bootstrap)
@@ -186,6 +202,10 @@ def _accuracies(runs: list[Row], num_test: int | None) -> Row:
         row[key] = asdict(found) if found else None
     row["standard_error"] = standard_error(row["oa"]["mean"], num_test) if row["oa"] and num_test else None
     return row
+
+
+def _compared_with(result: ResultRecord, baseline: Baseline) -> Row:
+    return {"is_baseline": result.name == baseline.name, "baseline": baseline.of(result)}
 
 
 def _cost(inputs: ReportInputs, result: ResultRecord, fraction: float) -> Row:

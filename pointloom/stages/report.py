@@ -21,6 +21,8 @@ class ReportParams(StageParams):
         title: Heading of the page.
         baseline: Entry of ``finetune`` that differences are taken against.
         probe_baseline: Entry of ``probe`` that differences are taken against.
+        baselines: Entry of ``finetune`` -> the entry it is compared with instead, for another architecture.
+        probe_baselines: The same for ``probe``.
         detail: Entries of ``finetune`` and ``probe`` shown class by class, as t-SNE and with retrieval.
         resamples: Bootstrap resamples per interval.
         confidence: Coverage of the intervals.
@@ -35,6 +37,8 @@ class ReportParams(StageParams):
     title: str = Field(min_length=1)
     baseline: str
     probe_baseline: str
+    baselines: dict[str, str] = Field(default_factory=dict)
+    probe_baselines: dict[str, str] = Field(default_factory=dict)
     detail: list[str]
     resamples: int = Field(ge=100)
     confidence: float = Field(gt=0.5, lt=1)

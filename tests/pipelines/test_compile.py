@@ -11,13 +11,13 @@ pytest.importorskip("kfp", reason="kfp lives in .venv-kubeflow: make test-kubefl
 from pipelines.cluster import read_cluster
 from pipelines.compile import FOLDER, all_packages, check_package, compiled, read_documents
 from pipelines.graph import build_pipeline
-from pipelines.settings import load_params, profile_file
+from pipelines.settings import PIPELINES, load_params, profile_file
 from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
 from pointloom.stages.sections import ENTRY_STAGES, REFERENCES
 
 TRAINING = {"pretrain", "align", "distill", "finetune", "probe"}
-PARAMS = {name: load_params(profile_file(name, "smoke")) for name in ("pretrain", "multimodal")}
+PARAMS = {name: load_params(profile_file(name, "smoke")) for name in PIPELINES}
 
 
 @pytest.fixture(scope="module")

@@ -254,6 +254,26 @@ def test_a_baseline_that_does_not_exist_leaves_differences_empty(tmp_path: Path)
     assert content["classes"] == []
 
 
+def test_a_row_can_be_compared_with_another_one_than_the_baseline(tmp_path: Path) -> None:
+    others = {"baselines": {"mae": "pointnet"}, "probe_baselines": {"mae": "nobody"}}
+    content, page, folder = make(tmp_path, replace(SETTINGS, **others))
+    rows = {row["name"]: (index, row) for index, row in enumerate(content["finetune"])}
+    index, row = rows["mae"]
+    (control,) = [other for other in content["comparisons"] if other["control"] == "pointnet"]
+    assert row["difference"] == control["difference"]
+    assert page.cells[f"/finetune/{index}/difference"][-1] == "to pointnet"
+    assert f"{format_difference(row['difference'])}, {row['difference']['verdict']} (to pointnet)" in (
+        folder / "report.md"
+    ).read_text(encoding="utf-8")
+    assert rows["scratch_long"][1]["baseline"] == "scratch"
+    assert not page.cells[f"/finetune/{rows['scratch_long'][0]}/difference"][-1].startswith("to ")
+    assert all(each["difference"] is None for each in content["probe"] if each["name"] == "mae")
+    low = [each for each in content["low_label"] if each["name"] == "mae"]
+    assert {each["baseline"] for each in low} == {"pointnet"}
+    sentences = [sentence for sentence in content["headline"] if sentence.startswith("Frozen features")]
+    assert not sentences
+
+
 def test_the_same_inputs_give_the_same_numbers_and_pictures(tmp_path: Path) -> None:
     paths = write_workspace(tmp_path, num_points=64)
     first, _, folder = build(paths, tmp_path / "one")
