@@ -88,7 +88,7 @@ def point_m2ae(visible_only: bool) -> M2AE:
     encoder.embed_visible_only = visible_only
     return M2AE(
         encoder, mask_ratio=0.8, multi_scale=True, decoder_stages=2, decoder_depth=1, decoder_heads=6, drop_path=0.1,
-        skip=True, points_per_token=16, loss_norm=2, small_start=False, compat="official",
+        skip=True, points_per_token=16, loss="chamfer", loss_norm=2, small_start=False, compat="official",
     )  # fmt: skip
 
 

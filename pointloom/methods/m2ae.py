@@ -9,10 +9,11 @@ from pointloom.models.blocks import init_small_points
 from pointloom.models.hierarchical_decoder import HierarchicalDecoder
 from pointloom.models.point_m2ae import PointM2AEEncoder
 from pointloom.models.visible import visible_slots
-from pointloom.ops import chamfer_distance, gather_points
+from pointloom.ops import chamfer_distance, earth_movers_distance, gather_points
 from pointloom.structures import Groups, Losses, PointBatch, Reconstruction
 
 COMPAT = ("official", "clean")
+LOSSES = ("chamfer", "emd", "chamfer+emd")
 
 
 class M2AE(nn.Module):
@@ -29,6 +30,7 @@ class M2AE(nn.Module):
         drop_path: Largest drop-path rate of the decoder.
         skip: Whether the decoder sees visible tokens of the finer scales (ablation, table 7).
         points_per_token: How many points are predicted per hidden patch.
+        loss: ``chamfer`` distance (paper), earth mover's distance (``emd``) or the sum of both (ablation, table 13).
         loss_norm: 2 for the squared Chamfer distance (paper), 1 for the other one (ablation, table 13).
         small_start: Start with predictions of about a patch's size, see ``MAE``.
         compat: ``official`` repeats two oddities of the published code, ``clean`` does what the paper says. They are
@@ -40,7 +42,8 @@ class M2AE(nn.Module):
 
     Raises:
         ValueError: The mask hides nothing or everything, the decoder has more stages than the encoder, the encoder has
-            a class token, which no prediction reads, or ``compat`` is unknown.
+            a class token, which no prediction reads, ``loss`` matches points one to one but not as many as a patch has
+            are predicted, or ``loss`` or ``compat`` is unknown.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class M2AE(nn.Module):
         drop_path: float,
         skip: bool,
         points_per_token: int,
+        loss: str,
         loss_norm: int,
         small_start: bool,
         compat: str,
@@ -69,11 +73,20 @@ class M2AE(nn.Module):
             raise ValueError("nothing here trains a class token; add pooling 'class_token' in fine-tuning")
         if compat not in COMPAT:
             raise ValueError(f"unknown compat {compat!r}; known: {', '.join(COMPAT)}")
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
+        members = encoder.group_sizes[scales - decoder_stages]
+        if loss != "chamfer" and points_per_token != members:
+            raise ValueError(
+                f"loss {loss!r} gives every point a partner: points_per_token must be {members}, the members of a "
+                f"predicted patch, got {points_per_token}"
+            )
         self.encoder = encoder
         self.mask_ratio = mask_ratio
         self.multi_scale = multi_scale
         self.target = scales - decoder_stages
         self.points_per_token = points_per_token
+        self.loss = loss
         self.loss_norm = loss_norm
         self.compat = compat
         encoder.leaky_padding = compat == "official"
@@ -87,10 +100,13 @@ class M2AE(nn.Module):
             init_small_points(self.predict)
 
     def forward(self, batch: PointBatch) -> Losses:
-        """Section 3.3: Chamfer distance between predicted and true members of the hidden patches of one scale."""
+        """Section 3.3: distance between predicted and true members of the hidden patches of one scale."""
         groups = self.encoder.group(batch.coord)
         predicted, target = self.predict_hidden(groups, self.hide(groups))
-        return {"loss": chamfer_distance(predicted, target, norm=self.loss_norm)}
+        if self.loss == "emd":
+            return {"loss": earth_movers_distance(predicted, target)}
+        chamfer = chamfer_distance(predicted, target, norm=self.loss_norm)
+        return {"loss": chamfer if self.loss == "chamfer" else chamfer + earth_movers_distance(predicted, target)}
 
     def hide(self, groups: list[Groups]) -> list[Bool[Tensor, "b _"]]:
         """Draw the masks of all scales (section 3.1)."""

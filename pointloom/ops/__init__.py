@@ -4,6 +4,7 @@ from pointloom.kernels import fps_order
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.chamfer import chamfer_distance
 from pointloom.ops.contrastive import contrastive_loss
+from pointloom.ops.earth_movers import earth_movers_distance
 from pointloom.ops.gather import gather_rows
 from pointloom.ops.grouping import gather_points, group_points
 from pointloom.ops.interpolation import interpolate_features
@@ -18,6 +19,7 @@ __all__ = [
     "chamfer_distance",
     "choose_backend",
     "contrastive_loss",
+    "earth_movers_distance",
     "farthest_point_sampling",
     "farthest_point_sampling_ragged",
     "fps_order",

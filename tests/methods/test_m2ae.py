@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pointloom.methods.m2ae import M2AE
 from pointloom.methods.masking import multi_scale_mask, random_mask
 from pointloom.models.point_m2ae import PointM2AEEncoder
+from pointloom.ops import chamfer_distance, earth_movers_distance
 from pointloom.structures import Groups, PointBatch, PretrainingMethod
 
 
@@ -25,7 +26,8 @@ def tiny_encoder(**changed: Any) -> PointM2AEEncoder:
 def tiny_method(encoder: PointM2AEEncoder | None = None, **changed: Any) -> M2AE:
     values: dict[str, Any] = {
         "mask_ratio": 0.8, "multi_scale": True, "decoder_stages": 2, "decoder_depth": 1, "decoder_heads": 2,
-        "drop_path": 0.0, "skip": True, "points_per_token": 8, "loss_norm": 2, "small_start": True, "compat": "clean",
+        "drop_path": 0.0, "skip": True, "points_per_token": 8, "loss": "chamfer", "loss_norm": 2, "small_start": True,
+        "compat": "clean",
     }  # fmt: skip
     return M2AE(encoder or tiny_encoder(), **(values | changed))
 
@@ -163,6 +165,8 @@ def test_reconstruction_lies_around_the_hidden_patches_and_shows_what_was_seen()
     [
         ({"mask_ratio": 0.05}, "mask_ratio 0.05 of 10 groups hides none or all"),
         ({"decoder_stages": 4}, "decoder_stages must be 1 to 3, the scales of the encoder, got 4"),
+        ({"loss": "edm"}, "unknown loss 'edm'; known: chamfer, emd, chamfer"),
+        ({"loss": "emd"}, "points_per_token must be 4, the members of a predicted patch, got 8"),
         ({"compat": "offical"}, "unknown compat 'offical'; known: official, clean"),
     ],
 )
@@ -174,3 +178,17 @@ def test_values_that_do_not_fit_are_refused(changed: dict[str, Any], message: st
 def test_class_token_is_refused_since_no_prediction_reads_it() -> None:
     with pytest.raises(ValueError, match="nothing here trains a class token; add pooling 'class_token' in fine-tuning"):
         tiny_method(tiny_encoder(pooling="class_token"))
+
+
+def test_losses_of_table_13_are_their_distances_and_their_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = tiny_method(points_per_token=4).eval(), clouds()
+    groups = method.encoder.group(batch.coord)
+    masks = method.hide(groups)
+    monkeypatch.setattr(method, "hide", lambda _groups: masks)
+    predicted, target = method.predict_hidden(groups, masks)
+    moved = earth_movers_distance(predicted, target)
+    for norm in (1, 2):
+        chamfer = chamfer_distance(predicted, target, norm=norm)
+        for loss, expected in (("chamfer", chamfer), ("emd", moved), ("chamfer+emd", chamfer + moved)):
+            method.loss, method.loss_norm = loss, norm
+            assert method(batch)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)

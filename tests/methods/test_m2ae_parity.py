@@ -33,7 +33,7 @@ def small_encoder(**changed: Any) -> PointM2AEEncoder:
 def method(encoder: PointM2AEEncoder, *, compat: str, points_per_token: int) -> M2AE:
     return M2AE(
         encoder, mask_ratio=0.8, multi_scale=True, decoder_stages=2, decoder_depth=1, decoder_heads=6, drop_path=0.0,
-        skip=True, points_per_token=points_per_token, loss_norm=2, small_start=False, compat=compat,
+        skip=True, points_per_token=points_per_token, loss="chamfer", loss_norm=2, small_start=False, compat=compat,
     )  # fmt: skip
 
 

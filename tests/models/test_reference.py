@@ -24,7 +24,8 @@ def method(name: str) -> nn.Module:
         )  # fmt: skip
     return M2AE(
         point_m2ae_tiny(), mask_ratio=0.8, multi_scale=True, decoder_stages=2, decoder_depth=1, decoder_heads=6,
-        drop_path=0.1, skip=True, points_per_token=16, loss_norm=2, small_start=False, compat="official",
+        drop_path=0.1, skip=True, points_per_token=16, loss="chamfer", loss_norm=2, small_start=False,
+        compat="official",
     )  # fmt: skip
 
 

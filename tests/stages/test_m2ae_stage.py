@@ -18,8 +18,8 @@ def params(**changed: Any) -> M2AEParams:
     values: dict[str, Any] = {
         "method": "m2ae", "encoder": "point_m2ae_tiny", "encoder_args": {"depth": 1}, "mask_ratio": 0.8,
         "multi_scale": True, "decoder_stages": 2, "decoder_depth": 1, "decoder_heads": 6, "decoder_drop_path": 0.0,
-        "skip": True, "points_per_token": 16, "loss_norm": 2, "small_start": True, "embed_visible_only": True,
-        "compat": "clean", "splits": ["train"], "epochs": 2, "batch_size": 8, "seed": 0,
+        "skip": True, "points_per_token": 16, "loss": "chamfer", "loss_norm": 2, "small_start": True,
+        "embed_visible_only": True, "compat": "clean", "splits": ["train"], "epochs": 2, "batch_size": 8, "seed": 0,
         "sampling": {
             "num_points": 128, "pool": 128, "scale_min": 0.8, "scale_max": 1.2, "shift": 0.1, "rotate_degrees": 0,
         },

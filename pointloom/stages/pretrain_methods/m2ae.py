@@ -22,6 +22,9 @@ class M2AEParams(LearningParams):
     decoder_drop_path: float = Field(ge=0, lt=1)
     skip: bool = Field(description="the decoder sees the visible tokens of finer scales")
     points_per_token: int = Field(ge=1, description="points predicted per hidden patch")
+    loss: Literal["chamfer", "emd", "chamfer+emd"] = Field(
+        description="Chamfer distance, earth mover's distance (points_per_token: a patch's members), or their sum"
+    )
     loss_norm: Literal[1, 2] = Field(description="Chamfer distance of distances (1) or squared distances (2)")
     small_start: bool = Field(description="start with predictions of about a patch's size; not in the official code")
     embed_visible_only: bool = Field(
@@ -58,6 +61,7 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
         drop_path=params.decoder_drop_path,
         skip=params.skip,
         points_per_token=params.points_per_token,
+        loss=params.loss,
         loss_norm=params.loss_norm,
         small_start=params.small_start,
         compat=params.compat,
