@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
+MANY = 2
+"""More pre-trained encoders than this get fewer sentences each."""
 
 
 def format_spread(value: Row | None) -> str:
@@ -57,7 +59,10 @@ def judge(difference: Row) -> str:
 def headline(
     *, finetune: Sequence[Row], comparisons: Sequence[Row], probe: Sequence[Row], low_label: Sequence[Row]
 ) -> list[str]:
-    """Return the findings in the order a reader asks for them; other architectures are left to the tables."""
+    """Return the findings in the order a reader asks for them; the rest is left to the tables.
+
+    Those are comparisons with other architectures and, for more than two encoders, every probe protocol but the first.
+    """
     found = []
     by_name = {row["name"]: row for row in finetune}
     for row in finetune:
@@ -78,8 +83,11 @@ def headline(
         if row["control_compute"] is not None:
             what += f", {row['control_compute']:.2f} × the total compute"
         found.append(f"{row['name']} against {what}): {judge(row['difference'])}.")
+    protocols = list(dict.fromkeys(row["protocol"] for row in probe))
+    encoders = {row["name"] for row in probe if row["trained"]}
+    told = protocols if len(encoders) <= MANY else protocols[:1]
     for row in probe:
-        if row["trained"] and row["difference"]:
+        if row["trained"] and row["difference"] and row["protocol"] in told:
             found.append(
                 f"Frozen features, {protocol_title(row['protocol'])}: {row['name']} reaches "
                 f"{format_spread(row['oa'])} %; against {baseline(probe, row)} {judge(row['difference'])}."

@@ -14,7 +14,7 @@ import pytest
 from pointloom.report.build import ReportSettings, build_report
 from pointloom.report.inputs import load_inputs
 from pointloom.report.outcomes import BootstrapSettings
-from pointloom.report.sentences import format_difference, format_spread
+from pointloom.report.sentences import format_difference, format_spread, headline
 from tests.report.fixtures import write_workspace
 
 SETTINGS = ReportSettings(
@@ -272,6 +272,19 @@ def test_a_row_can_be_compared_with_another_one_than_the_baseline(tmp_path: Path
     assert {each["baseline"] for each in low} == {"pointnet"}
     sentences = [sentence for sentence in content["headline"] if sentence.startswith("Frozen features")]
     assert not sentences
+
+
+def test_three_encoders_get_one_sentence_each_about_frozen_features(tmp_path: Path) -> None:
+    content, _, _ = make(tmp_path)
+    rows = [row for row in content["probe"] if row["trained"] and row["difference"]]
+    assert len(rows) > 1
+    one = headline(finetune=[], comparisons=[], probe=content["probe"], low_label=[])
+    assert len(one) == len(rows)
+    crowd = [row | {"name": name} for row in content["probe"] for name in ("a", "b", "c") if row["trained"]]
+    sentences = headline(finetune=[], comparisons=[], probe=crowd, low_label=[])
+    assert [sentence.partition(" reaches")[0] for sentence in sentences] == [
+        f"Frozen features, linear SVM: {name}" for name in ("a", "b", "c")
+    ]
 
 
 def test_the_same_inputs_give_the_same_numbers_and_pictures(tmp_path: Path) -> None:
