@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.ops import linear_max
+from pointloom.ops import linear_max, norm_relu
 
 
 class PatchEmbed(nn.Module):
@@ -37,7 +37,8 @@ class PatchEmbed(nn.Module):
     def forward(self, neighborhood: Float[Tensor, "b g k d"]) -> Float[Tensor, "b g c"]:
         """Return one token per patch; with batch statistics over all points of all patches while training."""
         B, G, K, D = neighborhood.shape
-        points = F.relu(self.norm1(self.first(neighborhood.reshape(-1, D)))).view(B * G, K, -1)
+        points = F.linear(neighborhood.reshape(B * G, K, D), self.first.weight)
+        points = norm_relu(points, self.first.bias.expand(B * G, -1), self.norm1)
         pooled = linear_max(points, self.second.weight) + self.second.bias
         width = pooled.shape[-1]
         weight_pooled, weight_point = self.third.weight[:, :width], self.third.weight[:, width:]
@@ -45,6 +46,5 @@ class PatchEmbed(nn.Module):
             folded = weight_point @ self.second.weight
             bias = self.third.bias + weight_point @ self.second.bias
         per_patch = F.linear(pooled, weight_pooled, bias)
-        joined = F.linear(points, folded) + per_patch.unsqueeze(1)
-        points = F.relu(self.norm2(joined.flatten(0, 1))).view(B * G, K, -1)
+        points = norm_relu(F.linear(points, folded), per_patch, self.norm2)
         return (linear_max(points, self.fourth.weight) + self.fourth.bias).view(B, G, -1)

@@ -10,6 +10,7 @@ from pointloom.ops.grouping import gather_points, group_points
 from pointloom.ops.interpolation import interpolate_features
 from pointloom.ops.linear_max import linear_max
 from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragged
+from pointloom.ops.norm_relu import norm_relu
 from pointloom.ops.pooling import max_over_points
 from pointloom.ops.sampling import farthest_point_sampling, farthest_point_sampling_ragged
 
@@ -31,4 +32,5 @@ __all__ = [
     "knn_ragged",
     "linear_max",
     "max_over_points",
+    "norm_relu",
 ]

@@ -1,0 +1,124 @@
+"""Batch normalisation and ReLU of the members of patches, in as few passes over memory as possible.
+
+Every member is x + of its patch, normalised per channel over all members of all patches. bfloat16 comes as its bits.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pointloom.kernels.winners import _number, _put
+
+_Floats = NDArray[np.float32]
+
+
+@njit(cache=True, nogil=True)
+def moments(x: NDArray[Any], patch: _Floats, mean: _Floats, variance: _Floats) -> None:  # pragma: no cover - compiled
+    """Fill mean and (biased) variance per channel of ``x`` (p, k, c) + ``patch`` (p, c)."""
+    P, K, C = x.shape
+    pivot, part, square = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
+    row, total, squares = np.empty(C, np.float32), np.zeros(C), np.zeros(C)
+    for c in range(C):
+        pivot[c] = _number(x[0, 0, c]) + patch[0, c]
+    for p in range(P):
+        part[:] = 0
+        square[:] = 0
+        for k in range(K):
+            for c in range(C):
+                row[c] = _number(x[p, k, c])
+            for c in range(C):
+                value = row[c] + (patch[p, c] - pivot[c])
+                part[c] += value
+                square[c] += value * value
+        for c in range(C):
+            total[c] += part[c]
+            squares[c] += square[c]
+    for c in range(C):
+        shift = total[c] / (P * K)
+        mean[c] = pivot[c] + shift
+        variance[c] = max(squares[c] / (P * K) - shift * shift, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def normed_relu(
+    x: NDArray[Any], patch: _Floats, mean: _Floats, inverse: _Floats, weight: _Floats, bias: _Floats, out: NDArray[Any]
+) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` with (x + patch - mean) * inverse * weight + bias where positive, else 0; NaN stays."""
+    P, K, C = x.shape
+    offset, row = np.empty(C, np.float32), np.empty(C, np.float32)
+    for p in range(P):
+        for c in range(C):
+            offset[c] = patch[p, c] - mean[c]
+        for k in range(K):
+            for c in range(C):
+                row[c] = _number(x[p, k, c])
+            for c in range(C):
+                value = (row[c] + offset[c]) * inverse[c] * weight[c] + bias[c]
+                row[c] = np.float32(0.0) if value < 0 else value
+            for c in range(C):
+                _put(out, (p, k, c), row[c])
+
+
+@njit(cache=True, nogil=True)
+def gradient_sums(
+    gradient: NDArray[Any], x: NDArray[Any], patch: _Floats, mean: _Floats, inverse: _Floats, weight: _Floats,
+    bias: _Floats, of_weight: _Floats, of_bias: _Floats,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """Fill the gradients of ``weight`` and ``bias``."""
+    P, K, C = x.shape
+    offset, row, share = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
+    part, product = np.empty(C, np.float32), np.empty(C, np.float32)
+    total, products = np.zeros(C), np.zeros(C)
+    for p in range(P):
+        part[:] = 0
+        product[:] = 0
+        for c in range(C):
+            offset[c] = patch[p, c] - mean[c]
+        for k in range(K):
+            for c in range(C):
+                row[c] = _number(x[p, k, c])
+                share[c] = _number(gradient[p, k, c])
+            for c in range(C):
+                normed = (row[c] + offset[c]) * inverse[c]
+                passed = share[c] if normed * weight[c] + bias[c] > 0 else np.float32(0.0)
+                part[c] += passed
+                product[c] += passed * normed
+        for c in range(C):
+            total[c] += part[c]
+            products[c] += product[c]
+    for c in range(C):
+        of_bias[c] = total[c]
+        of_weight[c] = products[c]
+
+
+@njit(cache=True, nogil=True)
+def input_gradient(
+    gradient: NDArray[Any], x: NDArray[Any], patch: _Floats, mean: _Floats, inverse: _Floats, weight: _Floats,
+    bias: _Floats, of_weight: _Floats, of_bias: _Floats, of_x: NDArray[Any], of_patch: _Floats,
+) -> None:  # pragma: no cover - compiled  # fmt: skip
+    """Fill the gradients of ``x`` and ``patch``, given those of ``weight`` and ``bias``."""
+    P, K, C = x.shape
+    offset, row, share = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
+    part = np.empty(C, np.float32)
+    constant, slope = of_bias / np.float32(P * K), of_weight / np.float32(P * K)
+    scale = weight * inverse
+    for p in range(P):
+        part[:] = 0
+        for c in range(C):
+            offset[c] = patch[p, c] - mean[c]
+        for k in range(K):
+            for c in range(C):
+                row[c] = _number(x[p, k, c])
+                share[c] = _number(gradient[p, k, c])
+            for c in range(C):
+                normed = (row[c] + offset[c]) * inverse[c]
+                passed = share[c] if normed * weight[c] + bias[c] > 0 else np.float32(0.0)
+                result = (passed - constant[c] - normed * slope[c]) * scale[c]
+                part[c] += result
+                row[c] = result
+            for c in range(C):
+                _put(of_x, (p, k, c), row[c])
+        for c in range(C):
+            of_patch[p, c] = part[c]

@@ -1,0 +1,70 @@
+"""Batch normalisation and ReLU over the members of patches, fused on the CPU."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
+from pointloom.ops.backend import choose_backend
+
+_KERNEL_TYPES = (torch.float32, torch.bfloat16)
+
+
+def norm_relu(
+    x: Float[Tensor, "p k c"], patch: Float[Tensor, "p c"], norm: nn.BatchNorm1d, *, backend: str | None = None
+) -> Float[Tensor, "p k c"]:
+    """Return ``relu(norm(x + patch))``, where ``patch`` is the same for all members of a patch.
+
+    Args:
+        x: A vector per member of every patch.
+        patch: What is added to all members of a patch.
+        norm: Its statistics are those of all members of all patches; its running ones are updated while training.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide. ``torch`` does one step after the other.
+    """
+    fused = norm.training and norm.momentum is not None and norm.weight.dtype == torch.float32
+    if not fused or x.dtype not in _KERNEL_TYPES or choose_backend(x.device, backend) != "numba":
+        joined = x + patch.unsqueeze(1)
+        return F.relu(norm(joined.flatten(0, 1))).view_as(joined)
+    out, mean, variance = _NormRelu.apply(x, patch, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        count = x.shape[0] * x.shape[1]
+        norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
+        norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return out
+
+
+class _NormRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - torch passes them by position
+        ctx: Any, x: Tensor, patch: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, added = x.contiguous(), patch.float().contiguous()
+        mean, variance = torch.empty_like(weight), torch.empty_like(weight)
+        moments(_array(x), _array(added), mean.numpy(), variance.numpy())
+        inverse = (variance + eps).rsqrt()
+        out = torch.empty_like(x)
+        normed_relu(*(_array(each) for each in (x, added, mean, inverse, weight, bias, out)))
+        ctx.save_for_backward(x, added, mean, inverse, weight, bias)
+        ctx.patch_type = patch.dtype
+        ctx.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, added, _, _, weight, bias = ctx.saved_tensors
+        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(bias)
+        given = [_array(each) for each in (gradient.to(x.dtype), *ctx.saved_tensors, of_weight, of_bias)]
+        gradient_sums(*given)
+        of_x, of_patch = torch.empty_like(x), torch.empty_like(added)
+        input_gradient(*given, *(_array(each) for each in (of_x, of_patch)))
+        return of_x, of_patch.to(ctx.patch_type), of_weight, of_bias, None
+
+
+def _array(tensor: Tensor) -> Any:
+    """Share a tensor's memory with a kernel, bfloat16 as its bits."""
+    tensor = tensor.detach().contiguous()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
