@@ -10,6 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TAG = os.environ.get("TAG", "test")
+REVISION = subprocess.run(
+    ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.strip()
 TARGETS = ("train", "multimodal", "data")
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -37,7 +40,7 @@ def images() -> dict[str, str]:
     if docker("image", "inspect", "pointloom-build:test").returncode == 0:
         environment.setdefault("BASE", "pointloom-base:test")
         environment.setdefault("BUILD_BASE", "pointloom-build:test")
-    command = ["make", "images", f"TAG={TAG}"]
+    command = ["make", "images", f"TAG={TAG}", f"REVISION={REVISION}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return named
