@@ -77,7 +77,7 @@ def test_learning_is_equal_to_a_tolerance(artifacts: Path, workspace: Path, stag
     assert found.keys() == expected.keys()
     answer = 0 if stage == "pretrain" else 10.0  # one of ten episodes' queries, in percent; two test objects of twenty
     for name in (name for name in expected if not name.endswith("/std")):
-        assert found[name] == pytest.approx(expected[name], rel=1e-3, abs=answer), name
+        assert found[name] == pytest.approx(expected[name], rel=0.01, abs=answer), name
 
 
 def test_everything_belongs_to_the_user(artifacts: Path) -> None:
