@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_connection
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from pointloom.data.workers import interrupts_deferred
+from pointloom.errors import PointloomError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,6 +44,9 @@ def run_jobs(
         num_workers: Processes to use on a CPU.
         total_steps: Sum of the steps of all jobs.
         label: Text in front of the progress bar.
+
+    Raises:
+        PointloomError: A worker process was killed.
     """
     with tqdm(total=total_steps, desc=label, unit="step", smoothing=0.02) as bar:
 
@@ -69,10 +74,15 @@ def _run_in_processes(
             bar.update(counter.value - bar.n)
             for future in finished:
                 yield pending.pop(future), future.result()
-    except BaseException:
+    except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise PointloomError(
+                f"{bar.desc}: a worker process was killed (short of memory?); what was finished is kept, "
+                "the same command continues from there"
+            ) from error
         raise
     pool.shutdown()
 
@@ -113,4 +123,7 @@ def _run(function: Callable[[Job, Advance], Result], job: Job) -> Result:
         with counter.get_lock():
             counter.value += 1
 
-    return function(job, advance)
+    try:
+        return function(job, advance)
+    except (KeyboardInterrupt, SystemExit):  # asked to stop: the job has saved its state, and no other is wanted
+        os._exit(1)

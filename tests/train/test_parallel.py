@@ -1,7 +1,10 @@
 """Independent jobs: in worker processes and in this one, with the same results."""
 
+import multiprocessing
 import os
+import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 import torch
 
 from pointloom.data.replace import replaced_folder
-from pointloom.errors import WorkspaceError
+from pointloom.errors import PointloomError, WorkspaceError
 from pointloom.train.parallel import Advance, run_jobs
 from pointloom.train.state import resume_state
 
@@ -26,6 +29,16 @@ def fail(job: int, advance: Advance) -> None:
     raise WorkspaceError(f"job {job} cannot be done")
 
 
+def stop(job: int, advance: Advance) -> None:
+    if job == 0:
+        raise SystemExit(75)
+    time.sleep(60)
+
+
+def be_killed(job: int, advance: Advance) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_every_job_comes_back_with_its_result(num_workers: int) -> None:
     found = dict(run_jobs(square, [1, 2, 3], device=CPU, num_workers=num_workers, total_steps=3, label="squares"))
@@ -37,6 +50,16 @@ def test_every_job_comes_back_with_its_result(num_workers: int) -> None:
 def test_error_of_a_job_arrives_as_it_was_raised() -> None:
     with pytest.raises(WorkspaceError, match=r"job [56] cannot be done"):
         list(run_jobs(fail, [5, 6], device=CPU, num_workers=2, total_steps=2, label="failing"))
+
+
+@pytest.mark.parametrize("job", [stop, be_killed])
+def test_worker_that_ends_ends_the_others_with_a_clear_error(job: Callable[[int, Advance], None]) -> None:
+    """A worker that was asked to stop leaves: one that waited for more work has kept its parent from ending."""
+    with pytest.raises(PointloomError, match=r"two: a worker process was killed .* continues from there"):
+        list(run_jobs(job, [0, 1], device=CPU, num_workers=2, total_steps=2, label="two"))
+    for child in multiprocessing.active_children():
+        child.join(10)
+    assert not multiprocessing.active_children()
 
 
 def test_state_of_other_settings_is_another_folder_and_goes_away_on_success(tmp_path: Path) -> None:
