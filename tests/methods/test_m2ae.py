@@ -167,7 +167,7 @@ def test_reconstruction_lies_around_the_hidden_patches_and_shows_what_was_seen()
         ({"decoder_stages": 4}, "decoder_stages must be 1 to 3, the scales of the encoder, got 4"),
         ({"loss": "edm"}, "unknown loss 'edm'; known: chamfer, emd, chamfer"),
         ({"loss": "emd"}, "points_per_token must be 4, the members of a predicted patch, got 8"),
-        ({"compat": "offical"}, "unknown compat 'offical'; known: official, clean"),
+        ({"compat": "officially"}, "unknown compat 'officially'; known: official, clean"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(changed: dict[str, Any], message: str) -> None:

@@ -99,8 +99,8 @@ def test_misspelt_task_names_the_tasks() -> None:
 
 def test_misspelt_freeze_names_what_there_is() -> None:
     models = read_signature("finetune", finetune).params
-    transfer = {"freeze": "linaer", "head_lr_factor": 10}
-    with pytest.raises(ParamsError, match=r"transfer\.freeze: .*'none', 'encoder' or 'official'.*got 'linaer'"):
+    transfer = {"freeze": "linear", "head_lr_factor": 10}
+    with pytest.raises(ParamsError, match=r"transfer\.freeze: .*'none', 'encoder' or 'official'.*got 'linear'"):
         validate(models, CLASSES | {"transfer": transfer}, where="test")
 
 

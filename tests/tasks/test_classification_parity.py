@@ -120,8 +120,8 @@ def test_frozen_protocols_train_what_they_say(freeze: str, trained: set[str]) ->
 
 
 def test_misspelt_freeze_is_an_error() -> None:
-    with pytest.raises(ValueError, match="unknown freeze 'linaer'; known: none, encoder, official"):
-        tiny("linaer")
+    with pytest.raises(ValueError, match="unknown freeze 'linear'; known: none, encoder, official"):
+        tiny("linear")
 
 
 def test_smoothing_over_the_other_classes_is_a_value_of_smoothing_over_all() -> None:
