@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pointloom.kernels.winners import find_winners, winners_backward
+from pointloom.ops.arrays import shared_array
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.pooling import max_over_points
 
@@ -42,7 +43,7 @@ class _LinearMax(torch.autograd.Function):
         feature = F.linear(point, weight)
         highest = torch.empty(len(feature), len(weight))
         winner = torch.empty(len(feature), len(weight), dtype=torch.int16)
-        find_winners(_array(feature), highest.numpy(), winner.numpy())
+        find_winners(shared_array(feature), highest.numpy(), winner.numpy())
         ctx.save_for_backward(point, weight, winner)
         return highest.to(feature.dtype)
 
@@ -51,12 +52,6 @@ class _LinearMax(torch.autograd.Function):
         point, weight, winner = ctx.saved_tensors
         of_point = torch.empty_like(point, memory_format=torch.contiguous_format)
         of_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-        arrays = (_array(point), _array(weight), _array(of_point), _array(of_weight))
+        arrays = (shared_array(point), shared_array(weight), shared_array(of_point), shared_array(of_weight))
         winners_backward(gradient.float().contiguous().numpy(), winner.numpy(), *arrays)
         return of_point, of_weight
-
-
-def _array(tensor: Tensor) -> Any:
-    """Share a tensor's memory with a kernel, bfloat16 as its bits."""
-    tensor = tensor.detach().contiguous()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
+from pointloom.ops.arrays import shared_array
 from pointloom.ops.backend import choose_backend
 
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
@@ -44,10 +45,10 @@ class _NormRelu(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, added = x.contiguous(), patch.float().contiguous()
         mean, variance = torch.empty_like(weight), torch.empty_like(weight)
-        moments(_array(x), _array(added), mean.numpy(), variance.numpy())
+        moments(shared_array(x), shared_array(added), mean.numpy(), variance.numpy())
         inverse = (variance + eps).rsqrt()
         out = torch.empty_like(x)
-        normed_relu(*(_array(each) for each in (x, added, mean, inverse, weight, bias, out)))
+        normed_relu(*(shared_array(each) for each in (x, added, mean, inverse, weight, bias, out)))
         ctx.save_for_backward(x, added, mean, inverse, weight, bias)
         ctx.patch_type = patch.dtype
         ctx.mark_non_differentiable(mean, variance)
@@ -57,14 +58,8 @@ class _NormRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, added, _, _, weight, bias = ctx.saved_tensors
         of_weight, of_bias = torch.empty_like(weight), torch.empty_like(bias)
-        given = [_array(each) for each in (gradient.to(x.dtype), *ctx.saved_tensors, of_weight, of_bias)]
+        given = [shared_array(each) for each in (gradient.to(x.dtype), *ctx.saved_tensors, of_weight, of_bias)]
         gradient_sums(*given)
         of_x, of_patch = torch.empty_like(x), torch.empty_like(added)
-        input_gradient(*given, *(_array(each) for each in (of_x, of_patch)))
+        input_gradient(*given, *(shared_array(each) for each in (of_x, of_patch)))
         return of_x, of_patch.to(ctx.patch_type), of_weight, of_bias, None
-
-
-def _array(tensor: Tensor) -> Any:
-    """Share a tensor's memory with a kernel, bfloat16 as its bits."""
-    tensor = tensor.detach().contiguous()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()

@@ -1,0 +1,12 @@
+"""Tensors as the arrays that compiled kernels take."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def shared_array(tensor: Tensor) -> Any:
+    """Share a contiguous tensor's memory with a kernel (another one is copied), bfloat16 as its bits."""
+    tensor = tensor.detach().contiguous()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
