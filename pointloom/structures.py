@@ -2,7 +2,8 @@
 
 Shape legend, used in every annotation of the package (lower case in annotations, upper case in locals):
 ``b`` batch, ``n`` points per cloud, ``m`` other points, ``g`` groups, ``k`` neighbours per group, ``t`` tokens,
-``v`` visible tokens, ``h`` hidden tokens, ``c``, ``d`` channels.
+``v`` visible tokens, ``h`` hidden tokens, ``c``, ``d`` channels; for scenes ``p`` packed points, ``s`` scenes,
+``q`` queries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,73 @@ class AlignBatch:
             images={name: value.to(device, non_blocking=True) for name, value in self.images.items()},
             has_image={name: value.to(device, non_blocking=True) for name, value in self.has_image.items()},
         )
+
+
+@dataclass(frozen=True)
+class SceneBatch:
+    """Scenes of different sizes, packed one after the other.
+
+    Attributes:
+        coord: Metres, +Z up, every scene in its own frame.
+        color: Red, green, blue in [0, 1]; encoders bring it to the range they were trained with.
+        normal: Unit normals, 0 where unknown.
+        offset: Where each scene ends, the cumulative numbers of points.
+        segment: Class per point, -1 where unknown or ignored.
+        instance: Instance per point, unique inside a scene, -1 where there is none.
+        row: Row of each scene in the store's index.
+    """
+
+    coord: Float[Tensor, "p 3"]
+    color: Float[Tensor, "p 3"]
+    normal: Float[Tensor, "p 3"]
+    offset: Int[Tensor, " s"]
+    segment: Int[Tensor, " p"]
+    instance: Int[Tensor, " p"]
+    row: Int[Tensor, " s"]
+
+    def to(self, device: torch.device) -> "SceneBatch":
+        """Return the batch on ``device``."""
+        return SceneBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class SceneLevel:
+    """Features at one resolution of packed scenes.
+
+    Attributes:
+        coord: Where the features are, metres in the scene's frame.
+        feature: One vector per place.
+        offset: Where each scene ends.
+    """
+
+    coord: Float[Tensor, "p 3"]
+    feature: Float[Tensor, "p c"]
+    offset: Int[Tensor, " s"]
+
+
+@runtime_checkable
+class SceneEncoder(Protocol):
+    """What methods and tasks know of a scene encoder (always an ``nn.Module``)."""
+
+    @property
+    def dims(self) -> Sequence[int]:
+        """Feature width per level, finest first."""
+        ...
+
+    @property
+    def voxel_size(self) -> float:
+        """Edge in metres of the voxels of which a batch has at most one point each."""
+        ...
+
+    def __call__(self, scenes: SceneBatch) -> list[SceneLevel]:
+        """Return the decoder's levels, finest first."""
+        ...
+
+    def spread(
+        self, levels: list[SceneLevel], coord: Float[Tensor, "q 3"], offset: Int[Tensor, " s"]
+    ) -> Float[Tensor, "q d"]:
+        """Return the features of all levels, concatenated finest first, at any points of the same scenes."""
+        ...
 
 
 @dataclass(frozen=True)
