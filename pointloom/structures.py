@@ -222,6 +222,15 @@ class Trainable(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsSteps(Protocol):
+    """A method with something to do after every update of its weights, such as moving a teacher along."""
+
+    def after_step(self) -> None:
+        """Follow the weights, which have just been updated."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """What a method sees of clouds and what it makes of the rest.

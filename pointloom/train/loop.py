@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pointloom.errors import CheckpointError, PointloomError
-from pointloom.structures import Batch, as_module
+from pointloom.structures import Batch, FollowsSteps, as_module
 from pointloom.train.allocator import keep_freed_memory
 from pointloom.train.interrupt import StopRequest, catch_stop_signals
 from pointloom.train.optim import build_optimizer, learning_rate
@@ -203,6 +203,8 @@ def _step(run: _Run, batch: Batch) -> dict[str, Tensor]:
         nn.utils.clip_grad_norm_(run.trainable.parameters(), run.optimization.clip_norm, foreach=True)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
+    if isinstance(run.trainable, FollowsSteps):
+        run.trainable.after_step()
     return {name: value.detach() for name, value in losses.items()}
 
 

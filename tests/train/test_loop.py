@@ -101,6 +101,21 @@ def test_killed_run_resumes_bit_by_bit_from_its_last_save(tmp_path: Path, monkey
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
+def test_method_is_told_of_every_update_after_it() -> None:
+    class Follower(Toy):
+        seen: list[float]
+
+        def after_step(self) -> None:
+            self.seen.append(float(self.net[0].weight.sum()))
+
+    torch.manual_seed(1)
+    follower = Follower()
+    follower.seen = []
+    fit(follower, ToyLoader(), optimization=settings(2), device=CPU, seed=3, state=None)
+    assert len(follower.seen) == 2 * len(ToyLoader())
+    assert follower.seen[-1] == float(follower.net[0].weight.sum())
+
+
 def test_loss_that_is_not_finite_stops_with_its_place() -> None:
     toy = Toy(blow_up_at=6)
     with pytest.raises(PointloomError, match=r"loss is nan at epoch 2, step 2 .*lower the learning rate"):
