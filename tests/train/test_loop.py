@@ -106,14 +106,14 @@ def test_method_is_told_of_every_update_after_it() -> None:
         seen: list[float]
 
         def after_step(self) -> None:
-            self.seen.append(float(self.net[0].weight.sum()))
+            self.seen.append(float(self.net[0].weight.detach().sum()))
 
     torch.manual_seed(1)
     follower = Follower()
     follower.seen = []
     fit(follower, ToyLoader(), optimization=settings(2), device=CPU, seed=3, state=None)
     assert len(follower.seen) == 2 * len(ToyLoader())
-    assert follower.seen[-1] == float(follower.net[0].weight.sum())
+    assert follower.seen[-1] == float(follower.net[0].weight.detach().sum())
 
 
 def test_loss_that_is_not_finite_stops_with_its_place() -> None:
