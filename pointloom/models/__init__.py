@@ -1,12 +1,13 @@
-"""Encoders by name."""
+"""Encoders by name: of objects in ``ENCODERS``, of scenes in ``SCENE_ENCODERS``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pointloom.errors import ParamsError
 from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_base, point_m2ae_tiny
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
 from pointloom.models.pointnet import PointNetEncoder, pointnet
+from pointloom.structures import SceneEncoder
 
 MaskedEncoder = PointMAEEncoder | PointM2AEEncoder
 """Encoders that can leave patches out."""
@@ -22,26 +23,46 @@ ENCODERS: dict[str, Callable[..., ObjectEncoder]] = {
 }
 
 
+SCENE_ENCODERS: dict[str, Callable[..., SceneEncoder]] = {}
+
+Built = TypeVar("Built")
+
+
 def build_encoder(name: str, **args: Any) -> ObjectEncoder:
-    """Build an encoder with fresh weights.
+    """Build an encoder of objects with fresh weights.
 
     Raises:
         ParamsError: The name or an argument is unknown, or an argument has no such value.
     """
-    if name not in ENCODERS:
-        raise ParamsError(f"unknown encoder {name!r}; known: {', '.join(sorted(ENCODERS))}")
+    return _build(ENCODERS, name, args, kind="encoder")
+
+
+def build_scene_encoder(name: str, **args: Any) -> SceneEncoder:
+    """Build an encoder of scenes with fresh weights.
+
+    Raises:
+        ParamsError: As for ``build_encoder``.
+    """
+    return _build(SCENE_ENCODERS, name, args, kind="scene encoder")
+
+
+def _build(builders: dict[str, Callable[..., Built]], name: str, args: dict[str, Any], *, kind: str) -> Built:
+    if name not in builders:
+        raise ParamsError(f"unknown {kind} {name!r}; known: {', '.join(sorted(builders))}")
     try:
-        return ENCODERS[name](**args)
+        return builders[name](**args)
     except (TypeError, ValueError) as error:
-        raise ParamsError(f"encoder {name!r} cannot be built from {args}: {error}") from error
+        raise ParamsError(f"{kind} {name!r} cannot be built from {args}: {error}") from error
 
 
 __all__ = [
     "ENCODERS",
+    "SCENE_ENCODERS",
     "MaskedEncoder",
     "ObjectEncoder",
     "PointM2AEEncoder",
     "PointMAEEncoder",
     "PointNetEncoder",
     "build_encoder",
+    "build_scene_encoder",
 ]

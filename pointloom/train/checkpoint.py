@@ -17,7 +17,8 @@ from torch import nn
 
 from pointloom._version import __version__
 from pointloom.errors import CheckpointError
-from pointloom.models import ObjectEncoder, build_encoder
+from pointloom.models import SCENE_ENCODERS, ObjectEncoder, build_encoder, build_scene_encoder
+from pointloom.structures import SceneEncoder, as_module
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -30,12 +31,12 @@ class EncoderCard:
     """What an encoder is and where it comes from.
 
     Attributes:
-        builder: Name in ``ENCODERS``.
+        builder: Name in ``ENCODERS`` or ``SCENE_ENCODERS``.
         builder_args: Arguments it was built with.
         method: Pre-training method, ``untrained`` for fresh weights.
         labels: Which labels the weights have seen: none, captions that may name the category, or classes.
         up_axis: Axis of the object frame that points up.
-        num_points: Points per cloud it was trained with.
+        num_points: Points per cloud it was trained with; of a scene the largest number.
         data_digest: Digest of the store it was trained on, None if untrained.
         params: Parameters of the stage that made it.
         parent_sha256: Weights it was initialised from, None if fresh.
@@ -139,7 +140,35 @@ def load_encoder_module(
         CheckpointError: Weights are missing, damaged, left over, or of another shape.
     """
     card = read_card(folder)
+    if card.builder in SCENE_ENCODERS:
+        raise CheckpointError(f"{folder} holds {card.builder!r}, an encoder of scenes; this needs one of objects")
     encoder = build_encoder(card.builder, **(card.builder_args | changed_args))
+    _load_weights(encoder, folder, card, args=card.builder_args | changed_args, allow_missing=allow_missing)
+    return encoder, card
+
+
+def load_scene_encoder_module(folder: Path, **changed_args: Any) -> tuple[SceneEncoder, EncoderCard]:
+    """Build the scene encoder of ``folder`` and load its weights, every one of them.
+
+    Args:
+        folder: What ``save_encoder`` wrote.
+        changed_args: Builder arguments to replace.
+
+    Raises:
+        CheckpointError: As for ``load_encoder_module``.
+    """
+    card = read_card(folder)
+    if card.builder not in SCENE_ENCODERS:
+        raise CheckpointError(f"{folder} holds {card.builder!r}, an encoder of objects; this needs one of scenes")
+    args = card.builder_args | changed_args
+    encoder = build_scene_encoder(card.builder, **args)
+    _load_weights(as_module(encoder), folder, card, args=args, allow_missing=())
+    return encoder, card
+
+
+def _load_weights(
+    encoder: nn.Module, folder: Path, card: EncoderCard, *, args: dict[str, Any], allow_missing: tuple[str, ...]
+) -> None:
     path = folder / WEIGHTS
     try:
         state = load_file(path)
@@ -159,12 +188,11 @@ def load_encoder_module(
                  if state[k].shape != own[k].shape]  # fmt: skip
     if missing or surplus or misshapen:
         raise CheckpointError(
-            f"{path} does not fit encoder {card.builder!r} {card.builder_args | changed_args}: "
+            f"{path} does not fit encoder {card.builder!r} {args}: "
             f"{len(own.keys() & state.keys())} of {len(own)} keys match; missing: {missing or 'none'}; "
             f"left over: {surplus or 'none'}; other shape: {misshapen or 'none'}"
         )
     encoder.load_state_dict(state, strict=not allow_missing)
-    return encoder, card
 
 
 def file_sha256(path: Path) -> str:
@@ -189,7 +217,31 @@ _LABELS_TEXT = {
 }
 
 
+_OBJECT_INPUT = "{} points, centred by the mean, largest distance 1"
+_SCENE_INPUT = "points of whole scenes in metres with colours, at most one per voxel"
+_OBJECT_USE = """
+```python
+import pointloom
+
+encoder = pointloom.load_encoder("FOLDER_OR_MLFLOW_URI")
+features = encoder.encode(points)  # (n, 3) or (batch, n, 3) -> (batch, channels)
+```
+"""
+_SCENE_USE = """
+```python
+from pathlib import Path
+
+from pointloom.train.checkpoint import load_scene_encoder_module
+
+encoder, card = load_scene_encoder_module(Path("FOLDER"))
+levels = encoder(batch)  # a pointloom.structures.SceneBatch -> levels, finest first
+features = encoder.spread(levels, batch.coord, batch.offset)  # (points, channels)
+```
+"""
+
+
 def _model_card(card: EncoderCard) -> str:
+    scenes = card.builder in SCENE_ENCODERS
     return f"""# {card.builder} ({card.method})
 
 | | |
@@ -198,15 +250,8 @@ def _model_card(card: EncoderCard) -> str:
 | parameters | {card.num_parameters:,} |
 | method | {card.method} |
 | labels | **{card.labels}**. {_LABELS_TEXT[card.labels]} |
-| input | {card.num_points} points, +{card.up_axis.upper()} up, centred by the mean, largest distance 1 |
+| input | {_SCENE_INPUT if scenes else _OBJECT_INPUT.format(card.num_points)}, +{card.up_axis.upper()} up |
 | data digest | `{card.data_digest or "none"}` |
 | weights sha256 | `{card.weights_sha256}` |
 | versions | {", ".join(f"{name} {version}" for name, version in card.versions.items())} |
-
-```python
-import pointloom
-
-encoder = pointloom.load_encoder("FOLDER_OR_MLFLOW_URI")
-features = encoder.encode(points)  # (n, 3) or (batch, n, 3) -> (batch, {"channels"})
-```
-"""
+{_SCENE_USE if scenes else _OBJECT_USE}"""
