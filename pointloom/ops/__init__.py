@@ -13,6 +13,7 @@ from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragg
 from pointloom.ops.norm_relu import norm_relu
 from pointloom.ops.pooling import max_over_points
 from pointloom.ops.sampling import farthest_point_sampling, farthest_point_sampling_ragged
+from pointloom.ops.superpoints import superpoints
 
 __all__ = [
     "ball_query",
@@ -33,4 +34,5 @@ __all__ = [
     "linear_max",
     "max_over_points",
     "norm_relu",
+    "superpoints",
 ]

@@ -1,0 +1,120 @@
+"""Protocols on frozen features of scenes: a linear layer on points, the nearest super-point (MSM, section 4)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch.nn import functional as F
+
+Metric = Literal["l2", "l1", "cosine"]
+_BATCH = 4096
+_MAX_CELLS = 2**25  # distances that are held at once
+
+
+@dataclass(frozen=True)
+class PointFeatures:
+    """Frozen features of the points of some scenes.
+
+    Attributes:
+        feature: One vector per point.
+        label: Class, -1 where unknown or ignored.
+        superpoint: Number of the point's super-point, unique over the scenes.
+    """
+
+    feature: Float[np.ndarray, "n d"]
+    label: Int[np.ndarray, " n"]
+    superpoint: Int[np.ndarray, " n"]
+
+
+def linear_probe(
+    train: PointFeatures, test: PointFeatures, *, num_classes: int, epochs: int, lr: float, seed: int
+) -> Int[np.ndarray, " n"]:
+    """Train one linear layer on standardised features (AdamW, one cycle); return a class for every test point.
+
+    Note:
+        The papers train the layer on augmented scenes for 800 epochs and more. Here the features are computed once,
+        without augmentation.
+
+    Raises:
+        ValueError: No training point has a label.
+    """
+    known = np.flatnonzero(train.label >= 0)
+    if not len(known):
+        raise ValueError("no training point has a label")
+    torch.manual_seed(seed)
+    mean, std = train.feature[known].mean(0), train.feature[known].std(0) + 1e-6
+    feature = torch.from_numpy(((train.feature[known] - mean) / std).astype(np.float32))
+    label = torch.from_numpy(train.label[known].astype(np.int64))
+    layer = torch.nn.Linear(feature.shape[1], num_classes)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=lr, weight_decay=0.02)
+    size = min(_BATCH, len(label))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=epochs * (len(label) // size), pct_start=0.05
+    )
+    for _ in range(epochs):
+        order = torch.randperm(len(label))
+        for start in range(0, len(label) - size + 1, size):
+            chosen = order[start : start + size]
+            loss = F.cross_entropy(layer(feature[chosen]), label[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    weight = layer.weight.detach().numpy() / std
+    bias = layer.bias.detach().numpy() - weight @ mean
+    found: Int[np.ndarray, " n"] = (test.feature @ weight.T + bias).argmax(1)
+    return found
+
+
+def nearest_superpoint_probe(
+    train: PointFeatures, test: PointFeatures, *, num_classes: int, metric: Metric
+) -> Int[np.ndarray, " n"]:
+    """Give every test super-point the class of the nearest training super-point; return a class per test point.
+
+    A super-point is the mean of its points' features; its class is the most frequent one of its labelled points.
+    Training super-points without a label are left out.
+
+    Raises:
+        ValueError: No training super-point has a label.
+    """
+    known = superpoint_labels(train, num_classes=num_classes)
+    if not (known >= 0).any():
+        raise ValueError("no training super-point has a label")
+    gallery = torch.from_numpy(superpoint_means(train)[known >= 0])
+    query = torch.from_numpy(superpoint_means(test))
+    nearest = nearest_rows(query, gallery, metric=metric).numpy()
+    found: Int[np.ndarray, " n"] = known[known >= 0][nearest][test.superpoint]
+    return found
+
+
+def superpoint_means(points: PointFeatures) -> Float[np.ndarray, "s d"]:
+    """Return the mean feature of every super-point."""
+    number = torch.from_numpy(points.superpoint.astype(np.int64))
+    feature = torch.from_numpy(points.feature.astype(np.float32))
+    count = torch.bincount(number).clamp(min=1).unsqueeze(1)
+    total = torch.zeros(len(count), feature.shape[1]).index_add_(0, number, feature)
+    means: Float[np.ndarray, "s d"] = (total / count).numpy()
+    return means
+
+
+def superpoint_labels(points: PointFeatures, *, num_classes: int) -> Int[np.ndarray, " s"]:
+    """Return the most frequent class of every super-point, -1 where no point has one; ties go to the lower class."""
+    num = int(points.superpoint.max()) + 1
+    known = points.label >= 0
+    cell = points.superpoint[known].astype(np.int64) * num_classes + points.label[known]
+    votes = np.bincount(cell, minlength=num * num_classes).reshape(num, num_classes)
+    label: Int[np.ndarray, " s"] = np.where(votes.any(1), votes.argmax(1), -1)
+    return label
+
+
+def nearest_rows(
+    query: Float[torch.Tensor, "q d"], gallery: Float[torch.Tensor, "g d"], *, metric: Metric
+) -> Int[torch.Tensor, " q"]:
+    """Return the row of ``gallery`` nearest to every query, in blocks of bounded memory."""
+    if metric == "cosine":
+        query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    norm = 1.0 if metric == "l1" else 2.0
+    rows = max(1, _MAX_CELLS // max(len(gallery), 1))
+    return torch.cat([torch.cdist(part, gallery, p=norm).argmin(1) for part in query.split(rows)])

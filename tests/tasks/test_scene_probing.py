@@ -1,0 +1,78 @@
+"""Probing of frozen point features: against brute force, with points that have no label."""
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import mode
+
+from pointloom.tasks.scene_probing import (
+    Metric,
+    PointFeatures,
+    linear_probe,
+    nearest_superpoint_probe,
+    superpoint_labels,
+    superpoint_means,
+)
+
+NAMES: dict[Metric, str] = {"l2": "euclidean", "l1": "cityblock", "cosine": "cosine"}
+
+
+def blobs(seed: int, count: int = 600) -> PointFeatures:
+    """Three classes in five dimensions, ten points per super-point, some points without label."""
+    rng = np.random.default_rng(seed)
+    of_superpoint = rng.integers(3, size=count // 10)
+    superpoint = np.repeat(np.arange(count // 10), 10)
+    label = of_superpoint[superpoint]
+    feature = 3.0 * np.eye(3, 5)[label] + rng.normal(size=(count, 5))
+    return PointFeatures(feature.astype(np.float32), np.where(rng.random(count) < 0.3, -1, label), superpoint)
+
+
+@pytest.mark.parametrize("metric", ["l2", "l1", "cosine"])
+def test_nearest_superpoint_equals_brute_force(metric: Metric) -> None:
+    train, test = blobs(0), blobs(1)
+    means = [np.stack([p.feature[p.superpoint == s].mean(0) for s in range(60)]) for p in (train, test)]
+    label = np.array([mode(train.label[(train.superpoint == s) & (train.label >= 0)]).mode for s in range(60)])
+    expected = label[cdist(means[1], means[0], NAMES[metric]).argmin(1)][test.superpoint]
+    np.testing.assert_array_equal(nearest_superpoint_probe(train, test, num_classes=3, metric=metric), expected)
+    np.testing.assert_allclose(superpoint_means(train), means[0], rtol=1e-5, atol=1e-6)
+
+
+def test_superpoint_without_a_label_gives_no_class_to_others() -> None:
+    train, test = blobs(0), blobs(1)
+    bare = np.where(train.superpoint < 30, -1, train.label)
+    known = superpoint_labels(PointFeatures(train.feature, bare, train.superpoint), num_classes=3)
+    assert (known[:30] == -1).all()
+    assert (known[30:] >= 0).all()
+    kept = train.superpoint >= 30
+    half = PointFeatures(train.feature[kept], train.label[kept], train.superpoint[kept] - 30)
+    np.testing.assert_array_equal(
+        nearest_superpoint_probe(
+            PointFeatures(train.feature, bare, train.superpoint), test, num_classes=3, metric="l2"
+        ),
+        nearest_superpoint_probe(half, test, num_classes=3, metric="l2"),
+    )
+
+
+def test_linear_probe_finds_what_is_linear_whatever_the_scale_of_the_features() -> None:
+    train, test = blobs(0), blobs(1)
+    scale = np.array([1e-3, 1.0, 1e3, 1.0, 1.0], dtype=np.float32)
+    found = [
+        linear_probe(
+            PointFeatures(train.feature * s, train.label, train.superpoint),
+            PointFeatures(test.feature * s, test.label, test.superpoint),
+            num_classes=3, epochs=60, lr=0.05, seed=0,
+        )
+        for s in (np.float32(1.0), scale)
+    ]  # fmt: skip
+    known = test.label >= 0
+    assert (found[0] == test.label)[known].mean() > 0.9
+    assert (found[0] == found[1]).mean() > 0.99
+
+
+def test_training_scenes_without_any_label_are_refused() -> None:
+    train, test = blobs(0), blobs(1)
+    bare = PointFeatures(train.feature, np.full_like(train.label, -1), train.superpoint)
+    with pytest.raises(ValueError, match="label"):
+        linear_probe(bare, test, num_classes=3, epochs=1, lr=0.1, seed=0)
+    with pytest.raises(ValueError, match="label"):
+        nearest_superpoint_probe(bare, test, num_classes=3, metric="l2")
