@@ -105,6 +105,64 @@ class SceneBatch:
 
 
 @dataclass(frozen=True)
+class DetectionBatch:
+    """Scenes with equally many points and the boxes of their objects.
+
+    Attributes:
+        coord: Metres, +Z up, every scene in its own frame.
+        color: Red, green, blue in [0, 1]; encoders bring it to the range they were trained with.
+        height: Metres above the scene's floor (see ``data/detection_batches.py``).
+        boxes: Centre, full lengths and heading (radians, counter-clockwise seen from above); 0 where padded.
+        label: Class per box, -1 where padded.
+        votes: Offsets from a point to the centres of up to three objects it belongs to, repeated where there are
+            fewer, 0 outside of objects.
+        on_object: Which points belong to an object.
+        row: Row of each scene in the store's index.
+    """
+
+    coord: Float[Tensor, "b n 3"]
+    color: Float[Tensor, "b n 3"]
+    height: Float[Tensor, "b n"]
+    boxes: Float[Tensor, "b m 7"]
+    label: Int[Tensor, "b m"]
+    votes: Float[Tensor, "b n 3 3"]
+    on_object: Bool[Tensor, "b n"]
+    row: Int[Tensor, " b"]
+
+    def to(self, device: torch.device) -> "DetectionBatch":
+        """Return the batch on ``device``."""
+        return DetectionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class BoxPredictions:
+    """Boxes that a detector proposes for every scene, the same number each.
+
+    Attributes:
+        boxes: Centre, full lengths and heading.
+        probability: Of every class, given that there is an object.
+        objectness: Probability that there is an object.
+    """
+
+    boxes: Float[Tensor, "b q 7"]
+    probability: Float[Tensor, "b q c"]
+    objectness: Float[Tensor, "b q"]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What the detection task knows of a detector (always an ``nn.Module``)."""
+
+    def __call__(self, batch: DetectionBatch) -> Losses:
+        """Return the losses of one batch."""
+        ...
+
+    def predict(self, batch: DetectionBatch) -> BoxPredictions:
+        """Propose boxes; boxes, labels and votes of the batch are not looked at."""
+        ...
+
+
+@dataclass(frozen=True)
 class SceneLevel:
     """Features at one resolution of packed scenes.
 
