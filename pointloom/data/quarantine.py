@@ -15,6 +15,8 @@ REASONS = {
     "changed": "the source file is not the one that was prepared, or is gone",
     "nothing_visible": "no view shows the object: all are empty or of one colour",
     "crashed": "the loader ended the worker process",
+    "wrong_labels": "labels, instances or boxes do not fit the points or the classes",
+    "wrong_units": "a scan is larger than 200 m, so probably not in metres",
 }
 
 
