@@ -54,19 +54,12 @@ class SceneSamplingParams(StageParams):
     """Which points of a scene the network sees and how scenes are changed while training."""
 
     voxel_size: float = Field(gt=0, description="metres; one point per voxel, a random one while training")
-    max_points: int = Field(ge=16, description="points per scene after thinning; a crop where there are more")
-    crop: Literal["sphere", "block"] = Field(
-        description="sphere: the points nearest to a random one; block: those in a random part of the floor plan"
+    max_points: int | None = Field(
+        ge=16, description="while training, points per scene, those nearest to a random one; null keeps all"
     )
-    scale_min: float = Field(gt=0, description="smallest factor")
-    scale_max: float = Field(gt=0, description="largest factor")
-    rotate_degrees: float = Field(ge=0, le=180, description="largest turn about the up axis, 0 = off")
-    flip: bool = Field(description="mirror x and y, each with probability 0.5")
-    jitter: float = Field(ge=0, description="standard deviation of coordinate noise in metres, 0 = off")
-    color: bool = Field(description="random contrast, tint and colour noise")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "SceneSamplingParams":
-        if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min {self.scale_min} must not exceed scale_max {self.scale_max}")
-        return self
+    block: Literal["none", "keep", "remove"] = Field(
+        description="while training, keep or remove what is in a random upright block"
+    )
+    augmentation: Literal["none", "point_transformer", "indoor"] = Field(
+        description="how scenes are changed while training: as the two methods' official code does, or not at all"
+    )

@@ -1,0 +1,41 @@
+"""What the stages share where they work on scenes: from validated parameters to the objects of the lower floors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pointloom.stages.params import SceneSamplingParams
+
+if TYPE_CHECKING:
+    from pointloom.data.scene_batches import SceneSampling
+
+Kind = Literal["objects", "scenes"]
+
+
+def store_kind(dataset: Path) -> Kind:
+    """Return what a prepared store holds.
+
+    Raises:
+        DataError: There is no prepared store.
+    """
+    import json
+
+    from pointloom.errors import DataError
+
+    file = dataset / "dataset.json"
+    if not file.is_file():
+        raise DataError(f"{dataset}: no prepared store here; run `pointloom prepare` first")
+    return "scenes" if json.loads(file.read_text(encoding="utf-8")).get("kind") == "scenes" else "objects"
+
+
+def as_scene_sampling(params: SceneSamplingParams, *, prefer_labelled: bool = False) -> "SceneSampling":
+    """Return the loader's description of sampling and augmentation."""
+    from pointloom.data.scene_batches import SceneSampling
+    from pointloom.data.scene_transforms import AUGMENTATIONS
+
+    return SceneSampling(
+        voxel_size=params.voxel_size,
+        max_points=params.max_points,
+        block=params.block,
+        augmentation=AUGMENTATIONS[params.augmentation],
+        prefer_labelled=prefer_labelled,
+    )
