@@ -316,6 +316,23 @@ class PretrainingMethod(Trainable, Protocol):
         ...
 
 
+@runtime_checkable
+class SceneMethod(Trainable, Protocol):
+    """What stage ``pretrain`` knows of a method that learns from scenes alone (always an ``nn.Module``)."""
+
+    @property
+    def encoder(self) -> SceneEncoder:
+        """What is pre-trained."""
+        ...
+
+    def look(self, scenes: SceneBatch) -> dict[str, Tensor]:
+        """Return what people want to see of scenes: one value or colour per point, or points of its own.
+
+        Keys: ``statistic`` (p,), ``visible`` (p,), ``pca`` (p, 3) uint8, ``reconstruction`` (any number, 3).
+        """
+        ...
+
+
 def as_module(trainable: object) -> nn.Module:
     """Return an encoder, method or task as the ``nn.Module`` it is.
 
