@@ -2,6 +2,15 @@
 
 from pointloom.kernels import fps_order
 from pointloom.ops.backend import choose_backend
+from pointloom.ops.boxes import (
+    axis_aligned,
+    box_corners,
+    box_iou,
+    box_nms,
+    count_points_in_boxes,
+    generalized_box_iou,
+    points_in_boxes,
+)
 from pointloom.ops.chamfer import chamfer_distance
 from pointloom.ops.contrastive import contrastive_loss
 from pointloom.ops.earth_movers import earth_movers_distance
@@ -16,17 +25,23 @@ from pointloom.ops.sampling import farthest_point_sampling, farthest_point_sampl
 from pointloom.ops.superpoints import superpoints
 
 __all__ = [
+    "axis_aligned",
     "ball_query",
     "ball_query_ragged",
+    "box_corners",
+    "box_iou",
+    "box_nms",
     "chamfer_distance",
     "choose_backend",
     "contrastive_loss",
+    "count_points_in_boxes",
     "earth_movers_distance",
     "farthest_point_sampling",
     "farthest_point_sampling_ragged",
     "fps_order",
     "gather_points",
     "gather_rows",
+    "generalized_box_iou",
     "group_points",
     "interpolate_features",
     "knn",
@@ -34,5 +49,6 @@ __all__ = [
     "linear_max",
     "max_over_points",
     "norm_relu",
+    "points_in_boxes",
     "superpoints",
 ]
