@@ -1,5 +1,6 @@
 """Protocols on frozen features of scenes: a linear layer on points, the nearest super-point (MSM, section 4)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +16,12 @@ _MAX_CELLS = 2**25  # distances that are held at once
 
 @dataclass(frozen=True)
 class PointFeatures:
-    """Frozen features of the points of some scenes.
+    """Frozen features of the points of a scene.
 
     Attributes:
         feature: One vector per point.
         label: Class, -1 where unknown or ignored.
-        superpoint: Number of the point's super-point, unique over the scenes.
+        superpoint: Number of the point's super-point, 0 to their count - 1.
     """
 
     feature: Float[np.ndarray, "n d"]
@@ -28,10 +29,26 @@ class PointFeatures:
     superpoint: Int[np.ndarray, " n"]
 
 
-def linear_probe(
-    train: PointFeatures, test: PointFeatures, *, num_classes: int, epochs: int, lr: float, seed: int
-) -> Int[np.ndarray, " n"]:
-    """Train one linear layer on standardised features (AdamW, one cycle); return a class for every test point.
+@dataclass(frozen=True)
+class LinearProbe:
+    """A linear layer for features as they are.
+
+    Attributes:
+        weight: A row per class.
+        bias: A number per class.
+    """
+
+    weight: Float[np.ndarray, "c d"]
+    bias: Float[np.ndarray, " c"]
+
+    def classify(self, feature: Float[np.ndarray, "n d"]) -> Int[np.ndarray, " n"]:
+        """Return the class of every point."""
+        found: Int[np.ndarray, " n"] = (feature @ self.weight.T + self.bias).argmax(1)
+        return found
+
+
+def fit_linear_probe(train: PointFeatures, *, num_classes: int, epochs: int, lr: float, seed: int) -> LinearProbe:
+    """Train one linear layer on standardised features (AdamW, one cycle).
 
     Note:
         The papers train the layer on augmented scenes for 800 epochs and more. Here the features are computed once,
@@ -63,30 +80,46 @@ def linear_probe(
             optimizer.step()
             schedule.step()
     weight = layer.weight.detach().numpy() / std
-    bias = layer.bias.detach().numpy() - weight @ mean
-    found: Int[np.ndarray, " n"] = (test.feature @ weight.T + bias).argmax(1)
-    return found
+    return LinearProbe(weight, layer.bias.detach().numpy() - weight @ mean)
 
 
-def nearest_superpoint_probe(
-    train: PointFeatures, test: PointFeatures, *, num_classes: int, metric: Metric
-) -> Int[np.ndarray, " n"]:
-    """Give every test super-point the class of the nearest training super-point; return a class per test point.
+@dataclass(frozen=True)
+class NearestProbe:
+    """Labelled super-points to compare with.
+
+    Attributes:
+        mean: Mean feature of every labelled super-point.
+        label: Its class.
+    """
+
+    mean: Float[np.ndarray, "s d"]
+    label: Int[np.ndarray, " s"]
+
+    def classify(self, points: PointFeatures, *, metric: Metric) -> Int[np.ndarray, " n"]:
+        """Give every point the class of the labelled super-point that is nearest to its own one."""
+        query, gallery = torch.from_numpy(superpoint_means(points)), torch.from_numpy(self.mean)
+        found: Int[np.ndarray, " n"] = self.label[nearest_rows(query, gallery, metric=metric).numpy()][
+            points.superpoint
+        ]
+        return found
+
+
+def gather_superpoints(scenes: Iterable[PointFeatures], *, num_classes: int) -> NearestProbe:
+    """Collect the labelled super-points of training scenes.
 
     A super-point is the mean of its points' features; its class is the most frequent one of its labelled points.
-    Training super-points without a label are left out.
 
     Raises:
-        ValueError: No training super-point has a label.
+        ValueError: No super-point has a label.
     """
-    known = superpoint_labels(train, num_classes=num_classes)
-    if not (known >= 0).any():
+    means, labels = [], []
+    for scene in scenes:
+        label = superpoint_labels(scene, num_classes=num_classes)
+        means.append(superpoint_means(scene)[label >= 0])
+        labels.append(label[label >= 0])
+    if not sum(map(len, labels)):
         raise ValueError("no training super-point has a label")
-    gallery = torch.from_numpy(superpoint_means(train)[known >= 0])
-    query = torch.from_numpy(superpoint_means(test))
-    nearest = nearest_rows(query, gallery, metric=metric).numpy()
-    found: Int[np.ndarray, " n"] = known[known >= 0][nearest][test.superpoint]
-    return found
+    return NearestProbe(np.concatenate(means), np.concatenate(labels))
 
 
 def superpoint_means(points: PointFeatures) -> Float[np.ndarray, "s d"]:

@@ -8,8 +8,8 @@ from scipy.stats import mode
 from pointloom.tasks.scene_probing import (
     Metric,
     PointFeatures,
-    linear_probe,
-    nearest_superpoint_probe,
+    fit_linear_probe,
+    gather_superpoints,
     superpoint_labels,
     superpoint_means,
 )
@@ -33,7 +33,7 @@ def test_nearest_superpoint_equals_brute_force(metric: Metric) -> None:
     means = [np.stack([p.feature[p.superpoint == s].mean(0) for s in range(60)]) for p in (train, test)]
     label = np.array([mode(train.label[(train.superpoint == s) & (train.label >= 0)]).mode for s in range(60)])
     expected = label[cdist(means[1], means[0], NAMES[metric]).argmin(1)][test.superpoint]
-    np.testing.assert_array_equal(nearest_superpoint_probe(train, test, num_classes=3, metric=metric), expected)
+    np.testing.assert_array_equal(gather_superpoints([train], num_classes=3).classify(test, metric=metric), expected)
     np.testing.assert_allclose(superpoint_means(train), means[0], rtol=1e-5, atol=1e-6)
 
 
@@ -45,34 +45,32 @@ def test_superpoint_without_a_label_gives_no_class_to_others() -> None:
     assert (known[30:] >= 0).all()
     kept = train.superpoint >= 30
     half = PointFeatures(train.feature[kept], train.label[kept], train.superpoint[kept] - 30)
-    np.testing.assert_array_equal(
-        nearest_superpoint_probe(
-            PointFeatures(train.feature, bare, train.superpoint), test, num_classes=3, metric="l2"
-        ),
-        nearest_superpoint_probe(half, test, num_classes=3, metric="l2"),
-    )
+    answers = [
+        gather_superpoints(scenes, num_classes=3).classify(test, metric="l2")
+        for scenes in ([PointFeatures(train.feature, bare, train.superpoint)], [half], [half, half])
+    ]
+    np.testing.assert_array_equal(answers[0], answers[1])
+    np.testing.assert_array_equal(answers[0], answers[2])
 
 
 def test_linear_probe_finds_what_is_linear_whatever_the_scale_of_the_features() -> None:
     train, test = blobs(0), blobs(1)
     scale = np.array([1e-3, 1.0, 1e3, 1.0, 1.0], dtype=np.float32)
     found = [
-        linear_probe(
-            PointFeatures(train.feature * s, train.label, train.superpoint),
-            PointFeatures(test.feature * s, test.label, test.superpoint),
-            num_classes=3, epochs=60, lr=0.05, seed=0,
-        )
+        fit_linear_probe(
+            PointFeatures(train.feature * s, train.label, train.superpoint), num_classes=3, epochs=60, lr=0.05, seed=0
+        ).classify(test.feature * s)
         for s in (np.float32(1.0), scale)
-    ]  # fmt: skip
+    ]
     known = test.label >= 0
     assert (found[0] == test.label)[known].mean() > 0.9
     assert (found[0] == found[1]).mean() > 0.99
 
 
 def test_training_scenes_without_any_label_are_refused() -> None:
-    train, test = blobs(0), blobs(1)
+    train = blobs(0)
     bare = PointFeatures(train.feature, np.full_like(train.label, -1), train.superpoint)
     with pytest.raises(ValueError, match="label"):
-        linear_probe(bare, test, num_classes=3, epochs=1, lr=0.1, seed=0)
+        fit_linear_probe(bare, num_classes=3, epochs=1, lr=0.1, seed=0)
     with pytest.raises(ValueError, match="label"):
-        nearest_superpoint_probe(bare, test, num_classes=3, metric="l2")
+        gather_superpoints([bare], num_classes=3)
