@@ -1,8 +1,15 @@
 """Base of all stage parameters and the blocks that several stages share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 EncoderArgs = dict[str, bool | int | float | Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]]
 """Arguments of an encoder's builder: numbers, switches and names of choices."""
@@ -15,6 +22,19 @@ class StageParams(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class GrowingParams(StageParams):
+    """Parameters that others joined later: those have a default, and are not written down where they have it.
+
+    So sections from before they existed keep their digest, and what was made from them stays up to date.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in values.items() if getattr(self, key) != fields[key].default}
 
 
 class OptimParams(StageParams):
@@ -63,3 +83,10 @@ class SceneSamplingParams(StageParams):
     augmentation: Literal["none", "point_transformer", "indoor"] = Field(
         description="how scenes are changed while training: as the two methods' official code does, or not at all"
     )
+
+
+class HeadParams(StageParams):
+    """A head trained on frozen features."""
+
+    epochs: int = Field(ge=1)
+    lr: float = Field(gt=0, description="peak learning rate of AdamW")

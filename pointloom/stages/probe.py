@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ResultOut, StateDir
-from pointloom.stages.params import SamplingParams, StageParams
+from pointloom.stages.params import GrowingParams, HeadParams, SamplingParams, StageParams
+from pointloom.stages.probe_scenes import SceneProbeParams, run_scene_probe
 from pointloom.stages.training import as_sampling, result_header, summarise
 
 if TYPE_CHECKING:
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pointloom.data.shards import ObjectStore
+    from pointloom.stages.runs import StageRun
     from pointloom.structures import Encoder
     from pointloom.tasks.probing import Split
 
 NUM_POINT_SAMPLES = 6
 
 
-class SvmParams(StageParams):
+class SvmParams(GrowingParams):
     """Linear SVM on frozen features."""
 
     protocol: Literal["ours", "official"] = Field(
@@ -40,19 +42,6 @@ class SvmParams(StageParams):
             raise ValueError(f"the official protocol has one fixed C, got {self.C}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the protocol out where it is ours: sections from before it existed keep their digest."""
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if (key, value) != ("protocol", "ours")}
-
-
-class HeadParams(StageParams):
-    """A head trained on frozen features."""
-
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0, description="peak learning rate of AdamW")
-
 
 class FewShotParams(StageParams):
     """Episodes of a few objects of a few classes; a linear SVM learns from each."""
@@ -64,9 +53,10 @@ class FewShotParams(StageParams):
     C: float = Field(gt=0, description="fixed C of the SVM")
 
 
-class ProbeParams(StageParams):
+class ObjectProbeParams(GrowingParams):
     """Classification on frozen features."""
 
+    task: Literal["classification"] = "classification"
     encoder: str = Field(description="entry of params.yaml:pretrain to probe")
     seeds: list[int] = Field(
         min_length=1, description="point draws, folds, heads, episodes; all weights where the encoder is untrained"
@@ -80,6 +70,10 @@ class ProbeParams(StageParams):
     few_shot: FewShotParams | None = Field(description="null leaves the protocol out")
 
 
+ProbeParams = Annotated[ObjectProbeParams | SceneProbeParams, Field(discriminator="task")]
+"""What an entry of ``params.yaml:probe`` may be; ``task`` says which, classification where it is left out."""
+
+
 def probe(
     params: ProbeParams,
     *,
@@ -89,41 +83,49 @@ def probe(
     metrics: MetricsOut,
     state: StateDir,
 ) -> None:
-    """Classify objects by the frozen features of an encoder, and keep the features for pictures and retrieval."""
-    import numpy as np
-
-    from pointloom.data.replace import replaced_folder
-    from pointloom.data.shards import ObjectStore
-    from pointloom.stages.runs import stage_run, write_json
-    from pointloom.train.checkpoint import read_card
+    """Classify objects, or the points of scenes, by the frozen features of an encoder."""
+    from pointloom.stages.runs import stage_run
 
     inputs = {"dataset": dataset, "encoder": encoder}
     with stage_run("probe", name=result.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
-        store, card = ObjectStore(dataset), read_card(encoder)
-        header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params))
-        runs: list[dict[str, Any]] = []
-        predictions: list[NDArray[np.int64]] = []
-        with replaced_folder(result) as folder:
-            for seed in params.seeds:
-                module = _build(encoder, seed)
-                feature = _features(module, store, params, seed=seed)
-                if seed == params.seeds[0]:
-                    _write_features(folder / "features.npz", module, store, feature, params)
-                split = _split(store, feature)
-                if split is not None:
-                    for record, prediction in _run_protocols(params, split, seed, len(store.info.classes)):
-                        runs.append(record)
-                        predictions.extend([] if prediction is None else [prediction])
-            write_json(folder / "result.json", header | {"runs": runs})
-            if predictions:
-                _write_predictions(folder, store, runs, predictions)
-        for protocol in dict.fromkeys(record["protocol"] for record in runs):
-            chosen = [record for record in runs if record["protocol"] == protocol]
-            run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
+        if isinstance(params, SceneProbeParams):
+            run_scene_probe(params, dataset=dataset, encoder=encoder, result=result, run=run)
+        else:
+            _probe_objects(params, dataset=dataset, encoder=encoder, result=result, run=run)
         run.log_artifact(result, folder="result")
 
 
-def _protocol(params: ProbeParams) -> dict[str, Any]:
+def _probe_objects(params: ObjectProbeParams, *, dataset: Path, encoder: Path, result: Path, run: "StageRun") -> None:
+    """Classify objects, and keep the features for pictures and retrieval."""
+    from pointloom.data.replace import replaced_folder
+    from pointloom.data.shards import ObjectStore
+    from pointloom.stages.runs import write_json
+    from pointloom.train.checkpoint import read_card
+
+    store, card = ObjectStore(dataset), read_card(encoder)
+    header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params))
+    runs: list[dict[str, Any]] = []
+    predictions: list[NDArray[np.int64]] = []
+    with replaced_folder(result) as folder:
+        for seed in params.seeds:
+            module = _build(encoder, seed)
+            feature = _features(module, store, params, seed=seed)
+            if seed == params.seeds[0]:
+                _write_features(folder / "features.npz", module, store, feature, params)
+            split = _split(store, feature)
+            if split is not None:
+                for record, prediction in _run_protocols(params, split, seed, len(store.info.classes)):
+                    runs.append(record)
+                    predictions.extend([] if prediction is None else [prediction])
+        write_json(folder / "result.json", header | {"runs": runs})
+        if predictions:
+            _write_predictions(folder, store, runs, predictions)
+    for protocol in dict.fromkeys(record["protocol"] for record in runs):
+        chosen = [record for record in runs if record["protocol"] == protocol]
+        run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
+
+
+def _protocol(params: ObjectProbeParams) -> dict[str, Any]:
     return {
         "selection": "last",
         "num_points": params.sampling.num_points,
@@ -147,7 +149,9 @@ def _build(folder: Path, seed: int) -> "Encoder":
     return build_encoder(card.builder, **card.builder_args) if untrained else load_encoder_module(folder)[0]
 
 
-def _features(module: "Encoder", store: "ObjectStore", params: ProbeParams, *, seed: int) -> "NDArray[np.float32]":
+def _features(
+    module: "Encoder", store: "ObjectStore", params: ObjectProbeParams, *, seed: int
+) -> "NDArray[np.float32]":
     """Return (all objects, d) features, averaged over draws of the points."""
     import numpy as np
     import torch
@@ -194,7 +198,7 @@ def _split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Split | Non
 
 
 def _run_protocols(
-    params: ProbeParams, split: "Split", seed: int, num_classes: int
+    params: ObjectProbeParams, split: "Split", seed: int, num_classes: int
 ) -> "list[tuple[dict[str, Any], NDArray[np.int64] | None]]":
     """Return a record per protocol, with the test predictions where every test object has one."""
     import numpy as np
@@ -259,7 +263,7 @@ def _write_predictions(
 
 
 def _write_features(
-    path: Path, module: "Encoder", store: "ObjectStore", feature: "NDArray[np.float32]", params: ProbeParams
+    path: Path, module: "Encoder", store: "ObjectStore", feature: "NDArray[np.float32]", params: ObjectProbeParams
 ) -> None:
     """Keep all global features, and per-point features of a few objects."""
     import numpy as np

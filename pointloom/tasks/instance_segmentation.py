@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -86,15 +87,30 @@ class InstanceHeads(nn.Module):
         num_classes: Number of classes.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, dim: int, *, num_classes: int) -> None:
         super().__init__()
         self.semantic = nn.Linear(dim, num_classes)
         self.shift = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.ReLU(), nn.Linear(dim, 3))
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+
+    def standardise(self, mean: Float[Tensor, " c"], std: Float[Tensor, " c"]) -> None:
+        """Take ``mean`` off all features from now on and divide by ``std``."""
+        self.mean.copy_(mean)
+        self.std.copy_(std + 1e-6)
+
+    def predict(self, feature: Float[Tensor, "p c"]) -> tuple[Float[Tensor, "p k"], Float[Tensor, "p 3"]]:
+        """Return class logits and the way to the instance's middle."""
+        feature = (feature - self.mean) / self.std
+        return self.semantic(feature), self.shift(feature).float()
 
     def forward(self, batch: PointTargets) -> Losses:
         """Return ``loss`` and its three parts."""
-        semantic = F.cross_entropy(self.semantic(batch.feature), batch.segment, ignore_index=-1)
-        shift = self.shift(batch.feature).float()
+        logits, shift = self.predict(batch.feature)
+        semantic = F.cross_entropy(logits, batch.segment, ignore_index=-1)
         weight = batch.has_shift.float() / batch.has_shift.sum().clamp(min=1)
         distance = ((shift - batch.shift).abs().sum(1) * weight).sum()
         direction = ((1 - F.cosine_similarity(shift, batch.shift, eps=1e-6)) * weight).sum()

@@ -20,7 +20,7 @@ from pointloom.stages.align import AlignParams, align, training_rows
 from pointloom.stages.distill import DistillParams, distill
 from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks import ClassificationParams
-from pointloom.stages.probe import ProbeParams, probe
+from pointloom.stages.probe import ObjectProbeParams, probe
 from pointloom.train.checkpoint import load_encoder_module, read_card
 from tests.data.teacher_files import write_teachers
 
@@ -251,7 +251,7 @@ def test_teacher_that_knows_other_objects_is_refused(workspace: Path) -> None:
 def test_encoders_of_both_stages_can_be_probed_and_fine_tuned(workspace: Path, name: str) -> None:
     if name == "first":
         run_distill(workspace, "first")
-    probing = ProbeParams.model_validate({
+    probing = ObjectProbeParams.model_validate({
         "encoder": name, "seeds": [0], "draws": 1, "precision": "fp32", "sampling": SAMPLING,
         "svm": {"C": [0.1], "folds": 2}, "linear": None, "mlp3": None, "few_shot": None,
     })  # fmt: skip

@@ -13,7 +13,7 @@ from pointloom.stages.finetune_tasks.classification import ClassificationParams,
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import MAEParams, UntrainedParams
-from pointloom.stages.probe import ProbeParams, probe
+from pointloom.stages.probe import ObjectProbeParams, probe
 
 SAMPLING = {"num_points": 64, "pool": 128, "scale_min": 0.8, "scale_max": 1.2, "shift": 0.1, "rotate_degrees": 0}
 OPTIM = {
@@ -120,7 +120,7 @@ def test_official_selection_is_never_worse_than_the_last_epoch_and_is_named(work
 
 
 def test_probe_runs_every_protocol_and_keeps_features(workspace: Path) -> None:
-    params = ProbeParams.model_validate({
+    params = ObjectProbeParams.model_validate({
         "encoder": "mae", "seeds": [0, 1], "draws": 2, "precision": "fp32", "sampling": SAMPLING,
         "svm": {"C": [0.1], "folds": 2}, "linear": {"epochs": 2, "lr": 0.01}, "mlp3": {"epochs": 2, "lr": 0.01},
         "few_shot": {"way": 2, "shot": 1, "query": 1, "episodes": 2, "C": 0.1},
