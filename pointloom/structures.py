@@ -40,6 +40,14 @@ class PointBatch:
             row=self.row.to(device, non_blocking=True),
         )
 
+    def __len__(self) -> int:
+        """Number of clouds."""
+        return len(self.coord)
+
+    def part(self, start: int, stop: int) -> "PointBatch":
+        """Return the clouds from ``start`` on, those from ``stop`` on left out."""
+        return PointBatch(coord=self.coord[start:stop], label=self.label[start:stop], row=self.row[start:stop])
+
     def with_coord(self, coord: Float[Tensor, "b m 3"]) -> "PointBatch":
         """Return the batch with other coordinates and the same labels."""
         return replace(self, coord=coord)
@@ -76,6 +84,21 @@ class AlignBatch:
             has_image={name: value.to(device, non_blocking=True) for name, value in self.has_image.items()},
         )
 
+    def __len__(self) -> int:
+        """Number of clouds."""
+        return len(self.points)
+
+    def part(self, start: int, stop: int) -> "AlignBatch":
+        """Return the clouds from ``start`` on, those from ``stop`` on left out."""
+        return AlignBatch(
+            points=self.points.part(start, stop),
+            text=self.text[start:stop],
+            has_text=self.has_text[start:stop],
+            text_id=self.text_id[start:stop],
+            images={name: value[start:stop] for name, value in self.images.items()},
+            has_image={name: value[start:stop] for name, value in self.has_image.items()},
+        )
+
 
 @dataclass(frozen=True)
 class SceneBatch:
@@ -102,6 +125,16 @@ class SceneBatch:
     def to(self, device: torch.device) -> "SceneBatch":
         """Return the batch on ``device``."""
         return SceneBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.offset)
+
+    def part(self, start: int, stop: int) -> "SceneBatch":
+        """Return the scenes from ``start`` on, those from ``stop`` on left out."""
+        first, last = ([0, *self.offset.tolist()][place] for place in (start, stop))
+        values = {name: value[first:last] for name, value in vars(self).items() if name not in {"offset", "row"}}
+        return SceneBatch(**values, offset=self.offset[start:stop] - first, row=self.row[start:stop])
 
 
 @dataclass(frozen=True)
@@ -160,6 +193,23 @@ class Detector(Protocol):
     def predict(self, batch: DetectionBatch) -> BoxPredictions:
         """Propose boxes; boxes, labels and votes of the batch are not looked at."""
         ...
+
+
+@dataclass(frozen=True)
+class SceneViews:
+    """Two differently changed views of every scene: first views of all scenes, then second views in the same order.
+
+    Attributes:
+        scenes: Both views of S scenes, as 2 S scenes.
+        place: Where each point was before its view was changed; what two views have in common.
+    """
+
+    scenes: SceneBatch
+    place: Float[Tensor, "p 3"]
+
+    def to(self, device: torch.device) -> "SceneViews":
+        """Return the views on ``device``."""
+        return SceneViews(scenes=self.scenes.to(device), place=self.place.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True)
@@ -268,6 +318,19 @@ class Batch(Protocol):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on ``device``."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Batch, Protocol):
+    """A batch of which several processes can have a part each."""
+
+    def __len__(self) -> int:
+        """Number of clouds or scenes."""
+        ...
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Return those from ``start`` on, without those from ``stop`` on."""
         ...
 
 
