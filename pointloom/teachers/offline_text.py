@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 VERSION = 1
 _WORD = re.compile(r"[^\W_]+")
@@ -21,8 +22,33 @@ _WORD = re.compile(r"[^\W_]+")
 
 def words_of(text: str) -> list[str]:
     """Return the distinct words of a text in order: lower case, without a final plural s."""
+    return list(dict.fromkeys(all_words(text)))
+
+
+def all_words(text: str) -> list[str]:
+    """Return every word of a text in order: lower case, without a final plural s."""
     words = [word.lower() for word in _WORD.findall(text)]
-    return list(dict.fromkeys(w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words))
+    return [w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words]
+
+
+def words_in_order(texts: Sequence[str], dim: int) -> tuple[Float[np.ndarray, "n w d"], NDArray[np.bool_]]:
+    """Return a vector for every word of every text, and which places hold a word.
+
+    A word's vector is that of the word plus half of the one before it, turned by one channel, so that "chair left of
+    the table" and "table left of the chair" differ.
+    """
+    split = [all_words(text) for text in texts]
+    known = {word: row for row, word in enumerate(sorted({word for words in split for word in words}))}
+    vectors = word_vectors(list(known), dim) / math.sqrt(dim) if known else np.zeros((0, dim), dtype=np.float32)
+    found = np.zeros((len(texts), max(1, *map(len, split)) if split else 1, dim), dtype=np.float32)
+    valid = np.zeros(found.shape[:2], dtype=bool)
+    for row, words in enumerate(split):
+        if words:
+            own = vectors[[known[word] for word in words]]
+            found[row, : len(words)] = own
+            found[row, 1 : len(words)] += 0.5 * np.roll(own[:-1], 1, axis=1)
+            valid[row, : len(words)] = True
+    return found, valid
 
 
 def word_vectors(words: Sequence[str], dim: int) -> Float[np.ndarray, "w {dim}"]:

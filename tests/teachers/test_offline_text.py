@@ -4,7 +4,14 @@ import math
 import numpy as np
 import pytest
 
-from pointloom.teachers.offline_text import BagOfWords, fit_bag_of_words, load_bag_of_words, word_vectors, words_of
+from pointloom.teachers.offline_text import (
+    BagOfWords,
+    fit_bag_of_words,
+    load_bag_of_words,
+    word_vectors,
+    words_in_order,
+    words_of,
+)
 from pointloom.teachers.prompts import PROMPTS, class_vectors, clean_name
 
 CAPTIONS = ["a red chair", "a tall red lamp", "a small chair", "a blue table", "a table with glass"]
@@ -105,3 +112,13 @@ def test_the_order_of_classes_does_not_matter() -> None:
 def test_class_names_lose_their_underscores_and_keep_their_sense() -> None:
     assert clean_name("flower_pot") == "flower pot"
     assert clean_name("crane_(machine)") == "crane (machine)"
+
+
+def test_words_in_order_tell_left_from_right() -> None:
+    texts = ["the chair left of the table", "the table left of the chair", ""]
+    vectors, valid = words_in_order(texts, 64)
+    assert valid.sum(1).tolist() == [6, 6, 0]
+    np.testing.assert_array_equal(vectors[0, 0], vectors[1, 0])
+    assert not np.allclose(np.sort(vectors[0], axis=0), np.sort(vectors[1], axis=0))
+    again, _ = words_in_order(texts[:1], 64)
+    np.testing.assert_array_equal(again[0], vectors[0])
