@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from pointloom.stages.params import HeadParams, StageParams
+from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
 from pointloom.stages.training import encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from pointloom.data.scenes import Scene
     from pointloom.stages.runs import StageRun
     from pointloom.structures import SceneEncoder
-    from pointloom.tasks.instance_segmentation import InstanceHeads, Scored
-    from pointloom.tasks.scene_probing import PointFeatures
+    from pointloom.tasks.instance_segmentation import InstanceHeads, PointTargets, Scored
+    from pointloom.tasks.scene_probing import LinearProbe, NearestProbe, PointFeatures
 
     Arrays = dict[str, NDArray[np.generic]]
 
@@ -51,6 +52,7 @@ class SceneProbeParams(StageParams):
         description="distance to labelled super-points; null leaves the protocol out"
     )
     instances: InstanceParams | None = Field(description="instance segmentation; null leaves it out")
+    grounding: GroundingParams | None = Field(description="which box a sentence means; null leaves it out")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ class _Features:
 
     scene: "Scene"
     points: "PointFeatures"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the heads learn from one scene."""
+
+    superpoints: "PointFeatures"
+    targets: "PointTargets"
+    boxes: BoxesOfScene | None
 
 
 def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, result: Path, run: "StageRun") -> None:
@@ -101,7 +112,9 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
                 "num_test": len(store.rows("test")),
                 "classes": list(store.info.classes),
             },
-            "protocol": params.model_dump(mode="json", include={"linear", "nearest", "instances", "points_per_scene"})
+            "protocol": params.model_dump(
+                mode="json", include={"linear", "nearest", "instances", "grounding", "points_per_scene"}
+            )
             | {
                 "test": "every point of every test scene",
                 "seed_covers": SceneProbeParams.model_fields["seeds"].description,
@@ -113,7 +126,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     whole = max(params.fractions)
     for protocol in dict.fromkeys(record["protocol"] for record in runs):
         records = [record for record in runs if record["protocol"] == protocol and record["fraction"] == whole]
-        metric = "ap50" if protocol == "instances" else "miou"
+        metric = {"instances": "ap50", "grounding": "overall"}.get(protocol, "miou")
         run.summary(summarise(records, (metric,), prefix=f"{protocol}/"))
 
 
@@ -175,11 +188,12 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
         yield _Features(scene, PointFeatures(feature, points.segment, number))
 
 
-def _learnable(features: _Features, params: SceneProbeParams, *, seed: int) -> "tuple[PointFeatures, Arrays]":
-    """Keep what the heads learn from: super-points in full, some of the labelled points."""
+def _learnable(features: _Features, params: SceneProbeParams, *, seed: int) -> _Kept:
+    """Keep what the heads learn from: super-points, some of the labelled points, boxes."""
     import numpy as np
+    import torch
 
-    from pointloom.tasks.instance_segmentation import instance_targets
+    from pointloom.tasks.instance_segmentation import PointTargets, instance_targets
     from pointloom.tasks.scene_probing import PointFeatures, superpoint_labels, superpoint_means
 
     scene, points = features.scene, features.points
@@ -187,69 +201,96 @@ def _learnable(features: _Features, params: SceneProbeParams, *, seed: int) -> "
     rng = np.random.default_rng([seed, len(known)])
     chosen = np.sort(rng.permutation(known)[: params.points_per_scene])
     shift, has_shift = instance_targets(scene.coord, scene.instance)
-    num = int(points.label.max(initial=0)) + 1
-    label = superpoint_labels(points, num_classes=num)
-    pooled = PointFeatures(superpoint_means(points), label, np.arange(len(label)))
-    return pooled, {
-        "feature": points.feature[chosen],
-        "label": points.label[chosen],
-        "shift": shift[chosen],
-        "has_shift": has_shift[chosen],
-    }
+    label = superpoint_labels(points, num_classes=int(points.label.max(initial=0)) + 1)
+    return _Kept(
+        superpoints=PointFeatures(superpoint_means(points), label, np.arange(len(label))),
+        targets=PointTargets(
+            feature=torch.from_numpy(points.feature[chosen]),
+            segment=torch.from_numpy(points.label[chosen].astype(np.int64)),
+            shift=torch.from_numpy(shift[chosen]),
+            has_shift=torch.from_numpy(has_shift[chosen]),
+        ),
+        boxes=boxes_of_scene(scene, points.feature) if params.grounding else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """What has been learned from the training scenes; None where a protocol is left out."""
+
+    linear: "LinearProbe | None"
+    nearest: "NearestProbe | None"
+    instances: "InstanceHeads | None"
+
+
+def _fit(params: SceneProbeParams, store: "SceneStore", train: list[_Kept], *, seed: int) -> _Heads:
+    import numpy as np
+    import torch
+
+    from pointloom.errors import DataError
+    from pointloom.tasks.instance_segmentation import PointTargets, fit_instance_heads
+    from pointloom.tasks.scene_probing import PointFeatures, fit_linear_probe, gather_superpoints
+
+    num_classes = len(store.info.classes)
+    joined = {key: torch.cat([getattr(each.targets, key) for each in train]) for key in vars(train[0].targets)}
+    feature, label = joined["feature"].numpy(), joined["segment"].numpy()
+    try:
+        linear = params.linear and fit_linear_probe(
+            PointFeatures(feature, label, np.zeros_like(label)), num_classes=num_classes,
+            epochs=params.linear.epochs, lr=params.linear.lr, seed=seed,
+        )  # fmt: skip
+        nearest = params.nearest and gather_superpoints((each.superpoints for each in train), num_classes=num_classes)
+    except ValueError as error:
+        raise DataError(f"{store.path}: {error}; probing needs labelled training scenes") from error
+    instances = params.instances and fit_instance_heads(
+        PointTargets(**joined), num_classes=num_classes, epochs=params.instances.epochs, lr=params.instances.lr,
+        seed=seed,
+    )  # fmt: skip
+    return _Heads(linear or None, nearest or None, instances or None)
 
 
 def _test(
-    params: SceneProbeParams,
-    store: "SceneStore",
-    module: "SceneEncoder",
-    train: "list[tuple[PointFeatures, Arrays]]",
-    *,
-    seed: int,
+    params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder", train: list[_Kept], *, seed: int
 ) -> "tuple[list[dict[str, Any]], Arrays]":
     """Fit the heads, test them scene by scene; return a record per protocol and a few scenes to look at."""
     import numpy as np
 
-    from pointloom.errors import DataError
-    from pointloom.tasks.scene_probing import PointFeatures, fit_linear_probe, gather_superpoints
-
-    num_classes, started = len(store.info.classes), time.perf_counter()
-    joined: Arrays = {key: np.concatenate([each[key] for _, each in train]) for key in train[0][1]}
-    flat = PointFeatures(joined["feature"], joined["label"], np.zeros(len(joined["label"]), dtype=np.int64))
-    try:
-        linear = params.linear and fit_linear_probe(
-            flat, num_classes=num_classes, epochs=params.linear.epochs, lr=params.linear.lr, seed=seed
-        )
-        gallery = params.nearest and gather_superpoints((pooled for pooled, _ in train), num_classes=num_classes)
-    except ValueError as error:
-        raise DataError(f"{store.path}: {error}; probing needs labelled training scenes") from error
-    heads = params.instances and _fit_instances(params.instances, joined, num_classes=num_classes, seed=seed)
-    counts = {name: np.zeros((num_classes, num_classes), dtype=np.int64) for name in ("linear", "nearest")}
+    classes, started = store.info.classes, time.perf_counter()
+    heads = _fit(params, store, train, seed=seed)
+    counts = {
+        name: np.zeros((len(classes),) * 2, dtype=np.int64) for name in ("linear", "nearest") if getattr(heads, name)
+    }
     scored: list[Scored] = []
     shown: list[Arrays] = []
+    boxes: list[BoxesOfScene | None] = []
     for each in _encode(module, store, "test", params):
-        label = each.points.label
-        known = label >= 0
-        predictions = {}
-        if linear:
-            predictions["linear"] = linear.classify(each.points.feature)
-        if gallery and params.nearest:
-            predictions["nearest"] = gallery.classify(each.points, metric=params.nearest)
+        label, predictions = each.points.label, _classify(params, heads, each.points)
         for name, prediction in predictions.items():
-            cells = label[known] * num_classes + prediction[known]
-            counts[name] += np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-        if heads and params.instances:
-            scored.append(_find_instances(params.instances, heads, each, store.info.classes))
+            cells = label[label >= 0] * len(classes) + prediction[label >= 0]
+            counts[name] += np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+        if heads.instances and params.instances:
+            scored.append(_find_instances(params.instances, heads.instances, each, classes))
+        if params.grounding:
+            boxes.append(boxes_of_scene(each.scene, each.points.feature))
         if predictions and len(shown) < NUM_SHOWN:
             shown.append(_to_show(each.scene, next(iter(predictions.values()))))
-    records = [
-        _semantic_record(name, counts[name], store.info.classes)
-        for name, used in (("linear", linear), ("nearest", gallery))
-        if used
-    ]
+    records = [_semantic_record(name, count, classes) for name, count in counts.items()]
     if params.instances:
-        records.append(_instance_record(params.instances, scored, store.info.classes))
+        records.append(_instance_record(params.instances, scored, classes))
+    asked = [[box for box in found if box] for found in ([each.boxes for each in train], boxes)]
+    if params.grounding and all(asked):
+        records.append(grounding_record(params.grounding, *asked, seed=seed))
     spent = {"wall_s": time.perf_counter() - started}
     return [record | spent for record in records], _join(shown)
+
+
+def _classify(params: SceneProbeParams, heads: _Heads, points: "PointFeatures") -> "dict[str, NDArray[np.int64]]":
+    found = {}
+    if heads.linear:
+        found["linear"] = heads.linear.classify(points.feature)
+    if heads.nearest and params.nearest:
+        found["nearest"] = heads.nearest.classify(points, metric=params.nearest)
+    return found
 
 
 def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[str, ...]) -> dict[str, Any]:
@@ -260,35 +301,6 @@ def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[
     scores = semantic_scores(counts)
     iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, scores.iou, strict=True)}
     return {"protocol": protocol, "miou": scores.miou, "macc": scores.macc, "oa": scores.oa, "classes": iou}
-
-
-def _fit_instances(params: InstanceParams, joined: "Arrays", *, num_classes: int, seed: int) -> "InstanceHeads":
-    """Train the heads on cached features (batches of 4096 points, AdamW, one cycle)."""
-    import torch
-
-    from pointloom.tasks.instance_segmentation import InstanceHeads, PointTargets
-
-    torch.manual_seed(seed)
-    arrays = {key: torch.from_numpy(value) for key, value in joined.items()}
-    feature = arrays["feature"].float()
-    heads = InstanceHeads(feature.shape[1], num_classes=num_classes)
-    heads.standardise(feature.mean(0), feature.std(0))
-    size = min(4096, len(feature))
-    steps = params.epochs * (len(feature) // size)
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=params.lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, params.lr, total_steps=steps, pct_start=0.05)
-    for _ in range(params.epochs):
-        order = torch.randperm(len(feature))
-        for start in range(0, len(feature) - size + 1, size):
-            rows = order[start : start + size]
-            batch = PointTargets(
-                feature[rows], arrays["label"][rows].long(), arrays["shift"][rows].float(), arrays["has_shift"][rows]
-            )
-            optimizer.zero_grad()
-            heads(batch)["loss"].backward()
-            optimizer.step()
-            schedule.step()
-    return heads.eval()
 
 
 def _find_instances(

@@ -14,6 +14,8 @@ from pointloom.structures import Losses
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(9))
 """IoU thresholds of mAP: 0.50 to 0.90 (0.95 is not among them in ScanNet's evaluation either)."""
 
+_BATCH = 4096
+
 
 @dataclass(frozen=True)
 class PointTargets:
@@ -116,6 +118,27 @@ class InstanceHeads(nn.Module):
         direction = ((1 - F.cosine_similarity(shift, batch.shift, eps=1e-6)) * weight).sum()
         parts = {"semantic": semantic, "distance": distance, "direction": direction}
         return {"loss": semantic + distance + direction, **parts}
+
+
+def fit_instance_heads(targets: PointTargets, *, num_classes: int, epochs: int, lr: float, seed: int) -> InstanceHeads:
+    """Train the heads on cached features, standardised (batches of 4096 points, AdamW, one cycle)."""
+    torch.manual_seed(seed)
+    feature = targets.feature
+    heads = InstanceHeads(feature.shape[1], num_classes=num_classes)
+    heads.standardise(feature.mean(0), feature.std(0))
+    size = min(_BATCH, len(feature))
+    steps = epochs * (len(feature) // size)
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    for _ in range(epochs):
+        order = torch.randperm(len(feature))
+        for start in range(0, len(feature) - size + 1, size):
+            rows = order[start : start + size]
+            optimizer.zero_grad()
+            heads(PointTargets(**{name: value[rows] for name, value in vars(targets).items()}))["loss"].backward()
+            optimizer.step()
+            schedule.step()
+    return heads.eval()
 
 
 def group_points_by_shift(
