@@ -12,9 +12,9 @@ class UntrainedParams(StageParams):
     """Write fresh weights: the starting point of rows that are trained from scratch, one draw per seed later on."""
 
     method: Literal["untrained"]
-    encoder: str = Field(description="builder in ENCODERS")
+    encoder: str = Field(description="builder in ENCODERS or SCENE_ENCODERS")
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
-    num_points: int = Field(ge=16, description="points per cloud the encoder is meant for")
+    num_points: int = Field(ge=16, description="points per cloud or scene the encoder is meant for")
     seed: int = Field(ge=0)
 
 
@@ -22,13 +22,15 @@ def write_untrained(params: UntrainedParams, folder: Path) -> None:
     """Write an encoder with fresh weights."""
     import torch
 
-    from pointloom.models import build_encoder
+    from pointloom.models import SCENE_ENCODERS, build_encoder, build_scene_encoder
+    from pointloom.structures import as_module
     from pointloom.train.checkpoint import save_encoder
 
     torch.manual_seed(params.seed)
+    build = build_scene_encoder if params.encoder in SCENE_ENCODERS else build_encoder
     save_encoder(
         folder,
-        build_encoder(params.encoder, **params.encoder_args),
+        as_module(build(params.encoder, **params.encoder_args)),
         builder=params.encoder,
         builder_args=params.encoder_args,
         method="untrained",
