@@ -173,7 +173,7 @@ class BoxPredictions:
 
     Attributes:
         boxes: Centre, full lengths and heading.
-        probability: Of every class, given that there is an object.
+        probability: Score of every class in [0, 1].
         objectness: Probability that there is an object.
     """
 

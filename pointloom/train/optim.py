@@ -5,6 +5,15 @@ import math
 import torch
 from torch import nn
 
+DROPS = {
+    "votenet": (0.1, (80 / 180, 120 / 180, 160 / 180)),
+    "h3dnet_scannet": (0.1, (80 / 360, 140 / 360, 200 / 360, 240 / 360)),
+    "h3dnet_sunrgbd": (0.1, (160 / 360, 220 / 360, 260 / 360)),
+    "mm3dscene_detection": (0.5, (0.5, 0.7, 0.9)),
+    "point_transformer": (0.1, (0.6, 0.8)),
+}
+"""Schedules that multiply the rate by a factor after parts of the run (official codes)."""
+
 
 def parameter_groups(
     module: nn.Module, *, weight_decay: float, fast: tuple[str, ...] = (), fast_factor: float = 1.0
@@ -68,7 +77,7 @@ def learning_rate(
     Args:
         schedule: ``step`` is linear warm-up, then half a cosine over the remaining time, evaluated at every step.
             ``epoch`` repeats timm 0.4.5 as the official code calls it: constant within an epoch, one epoch late, the
-            cosine's phase counted from 0.
+            cosine's phase counted from 0. The names in ``DROPS`` are linear warm-up, then steps down.
         epoch: Time since the start, in epochs (with fraction).
         epochs: Length of the run.
         base: Peak.
@@ -84,5 +93,8 @@ def learning_rate(
         return minimum + 0.5 * (base - minimum) * (1 + math.cos(math.pi * late / epochs))
     if epoch < warmup_epochs:
         return minimum + (base - minimum) * epoch / warmup_epochs
+    if schedule in DROPS:
+        factor, parts = DROPS[schedule]
+        return base * factor ** sum(epoch + 1e-6 >= part * epochs for part in parts)
     progress = (epoch - warmup_epochs) / max(epochs - warmup_epochs, 1e-9)
     return minimum + 0.5 * (base - minimum) * (1 + math.cos(math.pi * min(progress, 1.0)))
