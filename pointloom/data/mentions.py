@@ -11,7 +11,7 @@ _FILLERS = frozenset({"a", "an", "and", "for", "in", "of", "on", "or", "the", "t
 
 def class_words(names: Iterable[str]) -> frozenset[str]:
     """Return every word of the class names in singular and plural; fillers such as "of" are left out."""
-    words = {word for name in names for word in _words(name) if word not in _FILLERS}
+    words = {word for name in names for word in words_of(name) if word not in _FILLERS}
     return frozenset(form for word in words for form in _forms(word))
 
 
@@ -32,11 +32,12 @@ def mentioning(texts: Sequence[Sequence[str]], words: frozenset[str], *, num: in
     found = np.zeros((len(texts), num), dtype=bool)
     for row, captions in enumerate(texts):
         for column, caption in enumerate(captions[:num]):
-            found[row, column] = not words.isdisjoint(_words(caption))
+            found[row, column] = not words.isdisjoint(words_of(caption))
     return found
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in lower case; ``CamelCase`` is two."""
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
 
 
