@@ -173,9 +173,14 @@ class BestEpoch:
             return {key: kept[key] for key in kept.files if key not in {"seen", "best"}}
 
 
-def write_curves(path: Path, outcomes: Sequence[Mapping[str, Any]], *, keys: Sequence[str]) -> None:
+def write_curves(
+    path: Path,
+    outcomes: Sequence[Mapping[str, Any]],
+    *,
+    keys: Sequence[str],
+    columns: Sequence[str] = ("epoch", "loss", "lr", "train_oa"),
+) -> None:
     """Write one line per run and epoch; ``keys`` of the run come first."""
-    columns = ("epoch", "loss", "lr", "train_oa")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*keys, *columns])
