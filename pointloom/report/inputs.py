@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pointloom.data.scene_store import SceneStore
 from pointloom.data.shards import ObjectStore
 from pointloom.report.families import Families, load_families
 
@@ -25,7 +26,7 @@ class EncoderRecord:
         name: Folder name, the key in ``pretrain``.
         card: Content of ``encoder.json``.
         curves: Columns of ``curves.csv``; empty for an untrained encoder.
-        samples: Masked inputs and reconstructions (``samples.npz``); empty where there are none.
+        samples: Masked inputs and reconstructions (``samples.npz`` or ``scene_samples.npz``); empty without any.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ResultRecord:
         predictions: Content of ``predictions.npz``; empty without labels.
         curves: Columns of ``curves.csv`` (fine-tuning only).
         features: Content of ``features.npz`` (probing only).
+        scenes: Content of ``scenes.npz``, a few scenes to look at (tasks on scenes only).
     """
 
     name: str
@@ -62,6 +64,7 @@ class ResultRecord:
     predictions: Arrays = field(default_factory=dict)
     curves: Arrays = field(default_factory=dict)
     features: Arrays = field(default_factory=dict)
+    scenes: Arrays = field(default_factory=dict)
 
     @property
     def encoder(self) -> dict[str, Any]:
@@ -94,13 +97,11 @@ class StageRun:
     run: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ReportInputs:
-    """Everything the report is made from.
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """What the stages after ``prepare`` left behind.
 
     Attributes:
-        store: The prepared objects.
-        families: Views, captions, teacher features and search indices; empty without multimodal stages.
         encoders: By folder name, in alphabetical order.
         finetune: By folder name.
         probe: By folder name.
@@ -109,8 +110,6 @@ class ReportInputs:
         problems: Sentences about pieces that are missing, damaged or made from other data.
     """
 
-    store: ObjectStore
-    families: Families
     encoders: dict[str, EncoderRecord]
     finetune: dict[str, ResultRecord]
     probe: dict[str, ResultRecord]
@@ -149,6 +148,30 @@ class ReportInputs:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportInputs(Records):
+    """Everything the report on objects is made from.
+
+    Attributes:
+        store: The prepared objects.
+        families: Views, captions, teacher features and search indices; empty without multimodal stages.
+    """
+
+    store: ObjectStore
+    families: Families
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneInputs(Records):
+    """Everything the report on scenes is made from.
+
+    Attributes:
+        store: The prepared scenes.
+    """
+
+    store: SceneStore
+
+
 def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs: Path) -> ReportInputs:
     """Read the store, all encoders, all results and all metrics files.
 
@@ -163,10 +186,30 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
         DataError: The store is missing or damaged.
     """
     store = ObjectStore(dataset)
+    records = _load_records(models=models, results=results, runs=runs)
+    families = load_families(
+        data=data, results=results, dataset_digest=store.info.digest, problems=records.problems
+    )  # fmt: skip
+    inputs = ReportInputs(store=store, families=families, **vars(records))
+    _check_digests(inputs, store.info.digest)
+    return inputs
+
+
+def load_scene_inputs(*, dataset: Path, models: Path, results: Path, runs: Path) -> SceneInputs:
+    """Read the store of scenes, all encoders, all results and all metrics files; arguments as for ``load_inputs``.
+
+    Raises:
+        DataError: The store is missing or damaged.
+    """
+    store = SceneStore(dataset)
+    inputs = SceneInputs(store=store, **vars(_load_records(models=models, results=results, runs=runs)))
+    _check_digests(inputs, store.info.digest)
+    return inputs
+
+
+def _load_records(*, models: Path, results: Path, runs: Path) -> Records:
     problems: list[str] = []
-    inputs = ReportInputs(
-        store=store,
-        families=load_families(data=data, results=results, dataset_digest=store.info.digest, problems=problems),
+    return Records(
         encoders={folder.name: _load_encoder(folder, problems) for folder in _folders(models, "encoder.json")},
         finetune=_load_results(results / "finetune", problems),
         probe=_load_results(results / "probe", problems),
@@ -174,8 +217,6 @@ def load_inputs(*, dataset: Path, data: Path, models: Path, results: Path, runs:
         stages=_load_stages(runs, problems),
         problems=problems,
     )
-    _check_digests(inputs)
-    return inputs
 
 
 def _folders(parent: Path, marker: str) -> list[Path]:
@@ -187,7 +228,7 @@ def _load_encoder(folder: Path, problems: list[str]) -> EncoderRecord:
         name=folder.name,
         card=_read_json(folder / "encoder.json", problems),
         curves=_read_csv(folder / "curves.csv", problems),
-        samples=_read_npz(folder / "samples.npz", problems),
+        samples=_read_npz(folder / "samples.npz", problems) | _read_npz(folder / "scene_samples.npz", problems),
     )
 
 
@@ -199,6 +240,7 @@ def _load_results(parent: Path, problems: list[str]) -> dict[str, ResultRecord]:
             predictions=_read_npz(folder / "predictions.npz", problems),
             curves=_read_csv(folder / "curves.csv", problems),
             features=_read_npz(folder / "features.npz", problems),
+            scenes=_read_npz(folder / "scenes.npz", problems),
         )
         for folder in _folders(parent, "result.json")
     }
@@ -217,9 +259,8 @@ def _load_stages(runs: Path, problems: list[str]) -> list[StageRun]:
     return records
 
 
-def _check_digests(inputs: ReportInputs) -> None:
-    """Note every encoder and result that was made from other data than the store at hand; rooms are never in it."""
-    digest = inputs.store.info.digest
+def _check_digests(inputs: Records, digest: str) -> None:
+    """Note every encoder and result that was made from other data than the store; rooms in blocks never are in it."""
     found = [(f"models/{encoder.name}", encoder.card.get("data_digest")) for encoder in inputs.encoders.values()]
     for stage, results in (("align", inputs.align), ("finetune", inputs.finetune), ("probe", inputs.probe)):
         found += [

@@ -1,10 +1,11 @@
 """What was run on what data, at what cost, and which inputs were left out."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from pointloom._version import __version__
-from pointloom.report.inputs import ReportInputs
+from pointloom.report.inputs import Records, ReportInputs, SceneInputs
 
 Row = dict[str, Any]
 EXAMPLES = 8
@@ -30,8 +31,16 @@ def dataset_facts(inputs: ReportInputs) -> Row:
     }
 
 
-def stage_rows(inputs: ReportInputs) -> list[Row]:
+def stage_rows(inputs: Records) -> list[Row]:
     """Return the cost of every stage that left a metrics file, in the order of the pipeline."""
+    return [
+        {"stage": record.stage, "name": record.name if record.name != record.stage else ""} | run_facts(record.run)
+        for record in inputs.stages
+    ]
+
+
+def run_facts(run: Mapping[str, Any]) -> Row:
+    """Return when, at what cost and from what code a stage ran, as its metrics file says; None for what is unknown."""
     keys = (
         "started",
         "wall_s",
@@ -42,15 +51,11 @@ def stage_rows(inputs: ReportInputs) -> list[Row]:
         "data_digest",
         "mlflow_run_id",
     )
-    return [
-        {"stage": record.stage, "name": record.name if record.name != record.stage else ""}
-        | {key: record.run.get(key) for key in keys}
-        | {"git": (record.run.get("git") or {}).get("revision"), "dirty": (record.run.get("git") or {}).get("dirty")}
-        for record in inputs.stages
-    ]
+    git = run.get("git") or {}
+    return {key: run.get(key) for key in keys} | {"git": git.get("revision"), "dirty": git.get("dirty")}
 
 
-def encoder_rows(inputs: ReportInputs) -> list[Row]:
+def encoder_rows(inputs: Records) -> list[Row]:
     """Return the description of every encoder."""
     keys = (
         "builder",
@@ -68,13 +73,13 @@ def encoder_rows(inputs: ReportInputs) -> list[Row]:
     ]
 
 
-def protocols(inputs: ReportInputs) -> Row:
+def protocols(inputs: Records) -> Row:
     """Return what was done for every result, by stage and name."""
     found = [("finetune", inputs.finetune), ("probe", inputs.probe)]
     return {f"{stage} {name}": result.protocol for stage, results in found for name, result in results.items()}
 
 
-def versions(inputs: ReportInputs) -> Row:
+def versions(inputs: Records) -> Row:
     """Return every version that any stage reported; several where stages differ."""
     found: dict[str, set[str]] = {"pointloom": {__version__}}
     for record in inputs.stages:
@@ -83,7 +88,7 @@ def versions(inputs: ReportInputs) -> Row:
     return {package: sorted(values) for package, values in sorted(found.items())}
 
 
-def quarantine_rows(inputs: ReportInputs) -> list[Row]:
+def quarantine_rows(inputs: ReportInputs | SceneInputs) -> list[Row]:
     """Return left-out inputs grouped by reason, most frequent first, with a few examples each."""
     failures = inputs.store.failures()
     counts = Counter(failure.get("reason", "unknown") for failure in failures)

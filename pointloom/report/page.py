@@ -42,9 +42,9 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
         sections=_sections(content),
         total_cpu=sum(spent) if spent else None,
         tsne=[name.removeprefix("tsne/") for name in figures if name.startswith("tsne/")],
-        figures={name: _script_safe(figure) for name, figure in figures.items()},
+        figures={name: script_safe(figure) for name, figure in figures.items()},
         viewer=viewer,
-        viewer_json=_script_safe(json.dumps(viewer)),
+        viewer_json=script_safe(json.dumps(viewer)),
         style=read_resource("report.css"),
         script=read_resource("report.js"),
         plotly=get_plotlyjs() if figures or viewer else "",
@@ -119,7 +119,7 @@ def _markdown_cell(value: object) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-def _script_safe(text: str) -> str:
+def script_safe(text: str) -> str:
     """Escape what could end a script element."""
     return text.replace("<", "\\u003c")
 

@@ -89,6 +89,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     store, card = SceneStore(dataset), read_card(encoder)
     _check(params, store)
     runs: list[dict[str, Any]] = []
+    confusions: list[NDArray[np.int64] | None] = []
     shown: Arrays = {}
     with replaced_folder(result) as folder:
         for seed in params.seeds:
@@ -98,6 +99,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
                 order = np.random.default_rng(seed).permutation(len(train))
                 chosen = [train[i] for i in order[: max(1, round(fraction * len(train)))]]
                 found, arrays = _test(params, store, module, chosen, seed=seed)
+                confusions += [record.pop("confusion", None) for record in found]
                 runs += [{**record, "seed": seed, "fraction": fraction} for record in found]
                 shown = shown or arrays
         header = {
@@ -123,6 +125,9 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
         write_json(folder / "result.json", header | {"runs": runs})
         if shown:
             np.savez_compressed(folder / "scenes.npz", **shown)
+            none = np.zeros_like(next(counts for counts in confusions if counts is not None))
+            kept = np.stack([none if counts is None else counts for counts in confusions])
+            np.savez_compressed(folder / "predictions.npz", confusion=kept)
     whole = max(params.fractions)
     for protocol in dict.fromkeys(record["protocol"] for record in runs):
         records = [record for record in runs if record["protocol"] == protocol and record["fraction"] == whole]
@@ -257,9 +262,7 @@ def _test(
 
     classes, started = store.info.classes, time.perf_counter()
     heads = _fit(params, store, train, seed=seed)
-    counts = {
-        name: np.zeros((len(classes),) * 2, dtype=np.int64) for name in ("linear", "nearest") if getattr(heads, name)
-    }
+    counts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("linear", "nearest") if getattr(heads, name)}
     scored: list[Scored] = []
     shown: list[Arrays] = []
     boxes: list[BoxesOfScene | None] = []
@@ -267,14 +270,14 @@ def _test(
         label, predictions = each.points.label, _classify(params, heads, each.points)
         for name, prediction in predictions.items():
             cells = label[label >= 0] * len(classes) + prediction[label >= 0]
-            counts[name] += np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+            counts[name].append(np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1))
         if heads.instances and params.instances:
             scored.append(_find_instances(params.instances, heads.instances, each, classes))
         if params.grounding:
             boxes.append(boxes_of_scene(each.scene, each.points.feature))
         if predictions and len(shown) < NUM_SHOWN:
             shown.append(_to_show(each.scene, next(iter(predictions.values()))))
-    records = [_semantic_record(name, count, classes) for name, count in counts.items()]
+    records = [_semantic_record(name, np.stack(count), classes) for name, count in counts.items()]
     if params.instances:
         records.append(_instance_record(params.instances, scored, classes))
     asked = [[box for box in found if box] for found in ([each.boxes for each in train], boxes)]
@@ -298,9 +301,10 @@ def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[
 
     from pointloom.tasks.semantic_segmentation import semantic_scores
 
-    scores = semantic_scores(counts)
+    scores = semantic_scores(counts.sum(axis=0))
     iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, scores.iou, strict=True)}
-    return {"protocol": protocol, "miou": scores.miou, "macc": scores.macc, "oa": scores.oa, "classes": iou}
+    scored = {"miou": scores.miou, "macc": scores.macc, "oa": scores.oa}
+    return {"protocol": protocol, **scored, "classes": iou, "confusion": counts}
 
 
 def _find_instances(

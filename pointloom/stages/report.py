@@ -10,6 +10,7 @@ from pointloom.stages.artifacts import DatasetIn, FamiliesIn, MetricsOut, Models
 from pointloom.stages.params import StageParams
 from pointloom.stages.report_ablation import AblationParams
 from pointloom.stages.runs import stage_run
+from pointloom.stages.scene_training import store_kind
 
 logger = logging.getLogger(__name__)
 
@@ -77,26 +78,44 @@ def report(
         DataError: The store is missing or damaged.
     """
     from pointloom.report.build import ReportSettings, build_report
-    from pointloom.report.inputs import load_inputs
+    from pointloom.report.inputs import load_inputs, load_scene_inputs
     from pointloom.report.outcomes import BootstrapSettings
+    from pointloom.report.scene_build import build_scene_report
 
     with stage_run("report", params=params, inputs={"dataset": dataset}, metrics=metrics) as run:
-        inputs = load_inputs(dataset=dataset, data=data, models=models, results=results, runs=runs)
         values = params.model_dump(exclude={"resamples", "confidence"})
         bootstrap = BootstrapSettings(resamples=params.resamples, confidence=params.confidence, seed=params.seed)
+        settings = ReportSettings(**values, bootstrap=bootstrap)
+        places = {"dataset": dataset, "models": models, "results": results, "runs": runs}
+        of_scenes = store_kind(dataset) == "scenes"
         partial = report.with_name(f".{report.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        content = build_report(inputs, partial, ReportSettings(**values, bootstrap=bootstrap))
+        if of_scenes:
+            content = build_scene_report(load_scene_inputs(**places), partial, settings)
+        else:
+            content = build_report(load_inputs(**places, data=data), partial, settings)
         shutil.rmtree(report, ignore_errors=True)
         partial.rename(report)
         for problem in content["problems"]:
             logger.warning("report: %s", problem)
         logger.info("report: %s", (report / "report.html").resolve())
-        run.summary(headline_metrics(content))
+        run.summary(scene_metrics(content) if of_scenes else headline_metrics(content))
         run.log_artifact(report / "report.html", folder="report")
         run.log_artifact(report / "report.json", folder="report")
-        run.log_artifact(report / "thumbnails", folder="report/thumbnails")
+        if not of_scenes:
+            run.log_artifact(report / "thumbnails", folder="report/thumbnails")
+
+
+def scene_metrics(content: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a report on scenes that DVC and MLflow compare between runs."""
+    values: dict[str, float] = {"scenes": float(content["dataset"]["num_scenes"])}
+    for row in content["rows"]:
+        prefix = f"{row['protocol']}/{row['name']}/{100 * row['fraction']:g}"
+        values |= {f"{prefix}/{key}": found["mean"] for key, found in row["values"].items() if found}
+        if row["difference"] is not None:
+            values |= {f"{prefix}/gain": row["difference"]["mean"], f"{prefix}/gain_low": row["difference"]["low"]}
+    return values
 
 
 def headline_metrics(content: dict[str, Any]) -> dict[str, float]:

@@ -1,0 +1,96 @@
+"""The report on scenes: tables, pictures, costs and lineage, in three files."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pointloom.report import charts, lineage
+from pointloom.report.build import ReportSettings
+from pointloom.report.inputs import SceneInputs
+from pointloom.report.page import read_resource, script_safe, template_environment
+from pointloom.report.scene_tables import scene_headline, scene_rows
+
+Content = dict[str, Any]
+
+
+def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettings) -> Content:
+    """Write ``report.html``, ``report.md`` and ``report.json``; return the content of the JSON.
+
+    Args:
+        inputs: Everything the earlier stages left behind.
+        folder: Empty folder to fill.
+        settings: What to show.
+    """
+    rows = scene_rows(
+        inputs, baseline=settings.baseline, probe_baseline=settings.probe_baseline, bootstrap=settings.bootstrap
+    )  # fmt: skip
+    content: Content = {
+        "format": 1,
+        "title": settings.title,
+        "dataset": _dataset(inputs),
+        "headline": scene_headline(rows),
+        "rows": rows,
+        "bootstrap": asdict(settings.bootstrap),
+        "protocols": lineage.protocols(inputs),
+        "stages": lineage.stage_rows(inputs),
+        "encoders": lineage.encoder_rows(inputs),
+        "versions": lineage.versions(inputs),
+        "quarantine": lineage.quarantine_rows(inputs),
+        "problems": inputs.problems,
+    }
+    figures = {}
+    for name, records in (("pretrain_loss", inputs.encoders), ("finetune_loss", inputs.finetune)):
+        curves = {key: record.curves for key, record in records.items() if "loss" in record.curves}
+        if curves:
+            figures[name] = charts.loss_chart(curves)
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(_html(content, figures), encoding="utf-8")
+    markdown = template_environment(autoescape=False).get_template("scene_report.md.j2").render(content=content)
+    (folder / "report.md").write_text(markdown, encoding="utf-8")
+    return content
+
+
+def _dataset(inputs: SceneInputs) -> Content:
+    store, info = inputs.store, inputs.store.info
+    return {
+        "source": info.source,
+        "digest": info.digest,
+        "num_scenes": len(store),
+        "num_points": int(store.num_points.sum()),
+        "classes": list(info.classes),
+        "box_classes": list(info.box_classes),
+        "aligned": info.aligned,
+        "splits": {split: len(store.rows(split)) for split in ("train", "test", "pretrain")},
+        "counts": dict(info.counts),
+        "quarantined": info.quarantined,
+        "notes": list(info.notes),
+        "settings": dict(info.settings),
+    }
+
+
+def _html(content: Content, figures: dict[str, str]) -> str:
+    from plotly.offline import get_plotlyjs
+
+    spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
+    sections = [
+        ("results", "Results"),
+        ("classes", "Per class"),
+        ("curves", "Training curves"),
+        ("quarantine", "Quarantined inputs"),
+        ("lineage", "Cost and lineage"),
+    ]
+    return (
+        template_environment(autoescape=True)
+        .get_template("scene_report.html.j2")
+        .render(
+            content=content,
+            sections=sections,
+            total_cpu=sum(spent) if spent else None,
+            figures={name: script_safe(figure) for name, figure in figures.items()},
+            style=read_resource("report.css"),
+            script=read_resource("report.js"),
+            plotly=get_plotlyjs() if figures else "",
+        )
+    )

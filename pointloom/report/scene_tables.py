@@ -1,0 +1,195 @@
+"""Tables about scenes: scores over seeds, and paired differences to a baseline."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from pointloom.report.inputs import ResultRecord, SceneInputs
+from pointloom.report.outcomes import BootstrapSettings
+from pointloom.report.statistics import Difference, spread
+
+Row = dict[str, Any]
+
+PROTOCOLS: dict[str, tuple[str, dict[str, str]]] = {
+    "scene_segmentation": (
+        "Semantic segmentation, trained end to end",
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+    ),
+    "detection": ("Detection", {"ap25": "AP25", "ap50": "AP50", "ar25": "AR25", "ar50": "AR50"}),
+    "linear": (
+        "Frozen features, linear layer",
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+    ),
+    "nearest": (
+        "Frozen features, nearest super-point",
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+    ),
+    "instances": ("Frozen features, instances", {"ap50": "AP50", "ap25": "AP25", "ap": "AP"}),
+    "grounding": (
+        "Frozen features, grounding",
+        {"overall": "right boxes", "unique": "unique", "multiple": "multiple", "chance": "by chance"},
+    ),
+}
+"""Task, or protocol of a probe -> its title, and its metrics with their titles, the main one first."""
+
+
+def scene_rows(inputs: SceneInputs, *, baseline: str, probe_baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+    """Return one row per result, protocol and share of the labels, protocols in the order of ``PROTOCOLS``."""
+    rows = []
+    for protocol in PROTOCOLS:
+        for results, name in ((inputs.finetune, baseline), (inputs.probe, probe_baseline)):
+            base = results.get(name)
+            for result in results.values():
+                for fraction in _fractions(result, protocol):
+                    rows.append(_row(result, protocol, fraction, base, bootstrap))
+    order = list(PROTOCOLS)
+    return sorted(rows, key=lambda row: (order.index(row["protocol"]), -row["fraction"]))
+
+
+def _places(result: ResultRecord, protocol: str, fraction: float) -> dict[int, int]:
+    """Return seed -> place among the runs of a result."""
+    task = result.card.get("task")
+    return {
+        int(run["seed"]): place
+        for place, run in enumerate(result.runs)
+        if run.get("protocol", task) == protocol and float(run.get("fraction", 1.0)) == fraction
+    }
+
+
+def _fractions(result: ResultRecord, protocol: str) -> list[float]:
+    task = result.card.get("task")
+    found = {float(run.get("fraction", 1.0)) for run in result.runs if run.get("protocol", task) == protocol}
+    return sorted(found, reverse=True)
+
+
+def _row(
+    result: ResultRecord, protocol: str, fraction: float, base: ResultRecord | None, bootstrap: BootstrapSettings
+) -> Row:
+    title, metrics = PROTOCOLS[protocol]
+    places = _places(result, protocol, fraction)
+    runs = [result.runs[place] for place in places.values()]
+    values = {}
+    for metric in metrics:
+        found = spread([float(run[metric]) for run in runs if run.get(metric) is not None])
+        values[metric] = asdict(found) if found else None
+    difference = None
+    if base is not None and base is not result:
+        difference = _difference(result, base, protocol, fraction, bootstrap)
+    return {
+        "protocol": protocol,
+        "title": title,
+        "metrics": metrics,
+        "name": result.name,
+        "model": result.encoder.get("builder", "?"),
+        "method": result.encoder.get("method", "?"),
+        "labels": result.encoder.get("labels", "none"),
+        "trained": result.trained,
+        "detector": result.protocol.get("detector"),
+        "test": result.protocol.get("test"),
+        "fraction": fraction,
+        "seeds": len(runs),
+        "values": values,
+        "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
+        "baseline": base.name if base else None,
+        "is_baseline": base is result,
+        "classes": _mean_classes(runs),
+    }
+
+
+def _mean_classes(runs: list[Row]) -> dict[str, float]:
+    """Return the mean score of every class that all runs have; of several scores the first."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in (run.get("classes") or {}).items():
+            score = next(iter(value.values()), None) if isinstance(value, dict) else value
+            if score is not None:
+                found.setdefault(name, []).append(float(score))
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def _difference(
+    first: ResultRecord, second: ResultRecord, protocol: str, fraction: float, bootstrap: BootstrapSettings
+) -> Difference | None:
+    """Return the paired difference of the main metric over shared seeds, and over test scenes where they are kept."""
+    places = [_places(result, protocol, fraction) for result in (first, second)]
+    seeds = sorted(places[0].keys() & places[1].keys())
+    if not seeds:
+        return None
+    counts = [
+        result.predictions["confusion"][[place[seed] for seed in seeds]]
+        for result, place in zip((first, second), places, strict=True)
+        if "confusion" in result.predictions and result.predictions["confusion"].ndim == 4
+    ]
+    if len(counts) == 2 and counts[0].shape == counts[1].shape and counts[0].any() and counts[1].any():
+        return miou_difference(*counts, bootstrap=bootstrap)
+    metric = next(iter(PROTOCOLS[protocol][1]))
+    values = [
+        [result.runs[place[seed]].get(metric) for seed in seeds]
+        for result, place in zip((first, second), places, strict=True)
+    ]
+    if any(value is None for row in values for value in row):
+        return None
+    return seed_difference(np.subtract(*np.array(values, dtype=np.float64)), confidence=bootstrap.confidence)
+
+
+def miou_difference(
+    first: Float[np.ndarray, "s r c c"], second: Float[np.ndarray, "s r c c"], *, bootstrap: BootstrapSettings
+) -> Difference:
+    """Bootstrap the difference of two mean IoUs over test scenes and seeds.
+
+    Args:
+        first: Points per true class (rows) and predicted class, of every seed and test scene.
+        second: The same of the other system, same seeds and scenes.
+        bootstrap: Resamples, coverage, seed.
+    """
+    rng = np.random.default_rng(bootstrap.seed)
+    num_seeds, num_scenes = first.shape[:2]
+    scenes = rng.multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=bootstrap.resamples)
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=bootstrap.resamples) / num_seeds
+
+    def gains(weight: Float[np.ndarray, "b r"]) -> Float[np.ndarray, "b s"]:
+        return _miou(np.tensordot(weight, first, (1, 1))) - _miou(np.tensordot(weight, second, (1, 1)))
+
+    sampled = (gains(scenes.astype(np.float64)) * seeds).sum(1)
+    tail = (1 - bootstrap.confidence) / 2
+    low, high = np.quantile(sampled, [tail, 1 - tail])
+    mean = float(gains(np.ones((1, num_scenes))).mean())
+    return Difference(mean, float(low), float(high), seeds=num_seeds, objects=num_scenes, groups=num_scenes)
+
+
+def _miou(counts: Float[np.ndarray, "b s c c"]) -> Float[np.ndarray, "b s"]:
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    union = counts.sum(-1) + counts.sum(-2) - right
+    iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+    found: Float[np.ndarray, "b s"] = 100 * np.nanmean(iou, axis=-1)
+    return found
+
+
+def seed_difference(gain: Float[np.ndarray, " s"], *, confidence: float) -> Difference | None:
+    """Return mean and Student's interval of paired differences over seeds; None for a single seed."""
+    from scipy.stats import t
+
+    if len(gain) < 2:
+        return None
+    half = float(t.ppf(0.5 + confidence / 2, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)))
+    mean = float(gain.mean())
+    return Difference(mean, mean - half, mean + half, seeds=len(gain), objects=0, groups=0)
+
+
+def scene_headline(rows: list[Row]) -> list[str]:
+    """Return a sentence per pre-trained row that has a difference; no difference is called a gain that holds 0."""
+    from pointloom.report.sentences import count, format_spread, judge
+
+    found = []
+    for row in rows:
+        if row["trained"] and row["difference"]:
+            metric, title = next(iter(row["metrics"].items()))
+            share = "" if row["fraction"] == 1 else f", {100 * row['fraction']:g} % of the labelled scenes"
+            found.append(
+                f"{row['title']}{share}: {row['name']} ({row['method']}) reaches {title} "
+                f"{format_spread(row['values'][metric])} ({count(row['seeds'], 'seed')}); against {row['baseline']} "
+                f"{judge(row['difference'])}."
+            )
+    return found
