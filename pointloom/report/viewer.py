@@ -52,9 +52,16 @@ def viewer_entries(inputs: ReportInputs, *, count: int, seed: int, detail: list[
     return entries
 
 
-def pack_cloud(group: str, title: str, coord: Float32[np.ndarray, "n 3"], color: UInt8[np.ndarray, "n 3"]) -> Entry:
-    """Return one cloud as base64: little-endian int16 coordinates in units of ``scale``, and 8-bit colours."""
-    step = max(1, -(-len(coord) // MAX_POINTS))
+def pack_cloud(
+    group: str,
+    title: str,
+    coord: Float32[np.ndarray, "n 3"],
+    color: UInt8[np.ndarray, "n 3"],
+    *,
+    most: int = MAX_POINTS,
+) -> Entry:
+    """Return at most ``most`` points as base64: little-endian int16 in units of ``scale``, and 8-bit colours."""
+    step = max(1, -(-len(coord) // most))
     coord, color = coord[::step], color[::step]
     scale = float(np.abs(coord).max(initial=1e-6)) / 32000
     return {
