@@ -6,31 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from pointloom.report import charts, lineage
+from pointloom.report.album import Album
 from pointloom.report.build import ReportSettings
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.page import read_resource, script_safe, template_environment
 from pointloom.report.scene_tables import scene_headline, scene_rows
+from pointloom.report.summary import Baseline
+from pointloom.report.scenes import scene_blocks, scene_entries
 
 Content = dict[str, Any]
 
 
 def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettings) -> Content:
-    """Write ``report.html``, ``report.md`` and ``report.json``; return the content of the JSON.
+    """Write ``report.html``, ``report.md``, ``report.json`` and ``thumbnails/``; return the content of the JSON.
 
     Args:
         inputs: Everything the earlier stages left behind.
         folder: Empty folder to fill.
         settings: What to show.
     """
+    album = Album(folder=folder, size=settings.thumbnail_size)
     rows = scene_rows(
-        inputs, baseline=settings.baseline, probe_baseline=settings.probe_baseline, bootstrap=settings.bootstrap
-    )  # fmt: skip
+        inputs,
+        tuned=Baseline(settings.baseline, settings.baselines),
+        frozen=Baseline(settings.probe_baseline, settings.probe_baselines),
+        bootstrap=settings.bootstrap,
+    )
     content: Content = {
         "format": 1,
         "title": settings.title,
         "dataset": _dataset(inputs),
         "headline": scene_headline(rows),
         "rows": rows,
+        "scenes": scene_blocks(inputs, album),
         "bootstrap": asdict(settings.bootstrap),
         "protocols": lineage.protocols(inputs),
         "stages": lineage.stage_rows(inputs),
@@ -46,7 +54,7 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
             figures[name] = charts.loss_chart(curves)
     text = json.dumps(content, indent=1, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(_html(content, figures), encoding="utf-8")
+    (folder / "report.html").write_text(_html(content, figures, scene_entries(inputs), album), encoding="utf-8")
     markdown = template_environment(autoescape=False).get_template("scene_report.md.j2").render(content=content)
     (folder / "report.md").write_text(markdown, encoding="utf-8")
     return content
@@ -70,27 +78,28 @@ def _dataset(inputs: SceneInputs) -> Content:
     }
 
 
-def _html(content: Content, figures: dict[str, str]) -> str:
+def _html(content: Content, figures: dict[str, str], viewer: list[Content], album: Album) -> str:
     from plotly.offline import get_plotlyjs
 
     spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
     sections = [
         ("results", "Results"),
         ("classes", "Per class"),
+        *([("scenes", "Scenes")] if content["scenes"] else []),
         ("curves", "Training curves"),
         ("quarantine", "Quarantined inputs"),
         ("lineage", "Cost and lineage"),
     ]
-    return (
-        template_environment(autoescape=True)
-        .get_template("scene_report.html.j2")
-        .render(
-            content=content,
-            sections=sections,
-            total_cpu=sum(spent) if spent else None,
-            figures={name: script_safe(figure) for name, figure in figures.items()},
-            style=read_resource("report.css"),
-            script=read_resource("report.js"),
-            plotly=get_plotlyjs() if figures else "",
-        )
+    environment = template_environment(autoescape=True)
+    environment.filters["data_uri"] = album.data_uri
+    return environment.get_template("scene_report.html.j2").render(
+        content=content,
+        sections=sections,
+        total_cpu=sum(spent) if spent else None,
+        figures={name: script_safe(figure) for name, figure in figures.items()},
+        scene_viewer=viewer,
+        scene_viewer_json=script_safe(json.dumps(viewer)),
+        style=read_resource("report.css"),
+        script=read_resource("report.js") + read_resource("scenes.js"),
+        plotly=get_plotlyjs() if figures or viewer else "",
     )

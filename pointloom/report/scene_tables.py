@@ -9,6 +9,7 @@ from jaxtyping import Float
 from pointloom.report.inputs import ResultRecord, SceneInputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.statistics import Difference, spread
+from pointloom.report.summary import Baseline
 
 Row = dict[str, Any]
 
@@ -35,13 +36,13 @@ PROTOCOLS: dict[str, tuple[str, dict[str, str]]] = {
 """Task, or protocol of a probe -> its title, and its metrics with their titles, the main one first."""
 
 
-def scene_rows(inputs: SceneInputs, *, baseline: str, probe_baseline: str, bootstrap: BootstrapSettings) -> list[Row]:
+def scene_rows(inputs: SceneInputs, *, tuned: Baseline, frozen: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per result, protocol and share of the labels, protocols in the order of ``PROTOCOLS``."""
     rows = []
     for protocol in PROTOCOLS:
-        for results, name in ((inputs.finetune, baseline), (inputs.probe, probe_baseline)):
-            base = results.get(name)
+        for results, baseline in ((inputs.finetune, tuned), (inputs.probe, frozen)):
             for result in results.values():
+                base = results.get(baseline.of(result) or result.name)
                 for fraction in _fractions(result, protocol):
                     rows.append(_row(result, protocol, fraction, base, bootstrap))
     order = list(PROTOCOLS)
