@@ -88,8 +88,8 @@ def write_scenes(
         box_classes: Names of the boxes' classes in label order.
         source: Name of the data set.
         settings: Parameters of the preparation; part of the digest.
-        notes: Sentences for the reader of a report.
-        failures: Scans that were left out; looked at when all scenes are written, so that the stream may add to it.
+        notes: Sentences for the reader of a report; as ``failures``, the stream may add to them.
+        failures: Scans that were left out; looked at when all scenes are written.
 
     Raises:
         DataError: There is no scene, two have the same name, some are aligned and others not, or one cannot be used.

@@ -1,6 +1,5 @@
 """What happens to the points of a scene between the store and the network: voxels, crops and augmentation, seeded."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +7,9 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+SMALLEST_VOXEL = 0.005
+"""Metres; the first edge that thinning tries."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ POINT_TRANSFORMER = Augmentation(
 """Point Transformer and MM-3DScene (official code)."""
 
 INDOOR = Augmentation(
-    dropout=0.2, dropout_p=0.2, rotate_degrees=180, rotate_p=0.5, tilt_degrees=180 / 64, tilt_p=0.5, scale=(0.9, 1.1),
+    dropout=0.2, dropout_p=0.2, rotate_degrees=180.0, rotate_p=0.5, tilt_degrees=180 / 64, tilt_p=0.5, scale=(0.9, 1.1),
     flip_p=0.5, jitter=0.005, jitter_clip=0.02, elastic=((0.2, 0.4), (0.8, 1.6)), elastic_p=0.95, contrast_p=0.2,
     color_shift=0.05, color_shift_p=0.95, color_noise=0.05, color_noise_p=0.95,
 )  # fmt: skip
@@ -266,22 +268,19 @@ def random_block(coord: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
     return (np.abs(coord[:, :2] - center) <= half).all(axis=1)
 
 
-def thin(coord: Float, max_points: int, *, sizes: Sequence[float] = ()) -> tuple[Ints, float]:
-    """Keep the first point of every voxel, with voxels just large enough that at most ``max_points`` remain.
+def thin(coord: Float, max_points: int, *, preferred: NDArray[np.bool_] | None = None) -> Ints:
+    """Keep the first point of every voxel, of voxels just large enough that at most ``max_points`` remain.
 
     Args:
         coord: (N, 3) metres.
         max_points: Largest number of points.
-        sizes: Edges to try in this order; by default powers of the square root of 2 from 5 mm on.
+        preferred: Points that go before all others of their voxel.
 
     Returns:
-        The points in their order, and the edge of the voxels (0 where nothing had to go).
+        The points in their order; all where there are no more.
     """
-    if len(coord) <= max_points:
-        return np.arange(len(coord)), 0.0
-    for size in sizes or tuple(0.005 * 2 ** (i / 2) for i in range(40)):
-        keys = voxel_keys(coord, size)
-        first = np.unique(keys, return_index=True)[1]
-        if len(first) <= max_points:
-            return np.sort(first), size
-    return np.array([0]), float("inf")
+    kept, voxel_size = np.arange(len(coord)), SMALLEST_VOXEL
+    while len(kept) > max_points:
+        kept = np.sort(grid_sample(coord, voxel_size, None, preferred=preferred)[0])
+        voxel_size *= 2**0.5
+    return kept
