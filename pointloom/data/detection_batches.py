@@ -1,0 +1,174 @@
+"""Batches for detectors: scenes with equally many points and padded boxes, a function of seed, epoch and step."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pointloom.data.box_transforms import BoxedPoints, Cuboid, crop, flip, scale, turn, upright, votes
+from pointloom.data.scene_batches import SceneSource, scene_points
+from pointloom.errors import DataError
+from pointloom.structures import DetectionBatch
+
+FLOOR_PERCENTILE = 0.99
+"""The floor is the 0.99-th percentile of z (VoteNet, code): almost the minimum, not the 99-th percentile."""
+
+
+@dataclass(frozen=True)
+class DetectionSampling:
+    """Which points a detector sees and how scenes are changed while training.
+
+    Attributes:
+        num_points: Points per scene; drawn twice where a scene has fewer.
+        oriented: Whether boxes keep their heading; else they become axis-aligned, also after a turn.
+        flip_x: Mirror half of the scenes in x.
+        flip_y: Mirror half of the scenes in y.
+        rotate_degrees: Largest turn about the up axis.
+        scale: Range of the factor, the same for all axes.
+        cuboid: Random crops; None leaves scenes whole.
+    """
+
+    num_points: int
+    oriented: bool
+    flip_x: bool = False
+    flip_y: bool = False
+    rotate_degrees: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    cuboid: Cuboid | None = None
+
+
+class DetectionLoader:
+    """Some rows of a store, in shuffled batches for training or in order for evaluation."""
+
+    def __init__(
+        self, store: SceneSource, rows: NDArray[np.int64], *, sampling: DetectionSampling, batch_size: int, seed: int
+    ) -> None:
+        """Prepare to read ``rows``; scenes are read when they are needed.
+
+        Raises:
+            DataError: There are no rows.
+        """
+        if len(rows) == 0:
+            raise DataError(f"{store.path}: there is no scene to train or test on; look at its index and split")
+        self.store, self.rows, self.sampling, self.seed = store, rows, sampling, seed
+        self.batch_size = min(batch_size, len(rows))
+
+    def __len__(self) -> int:
+        """Training steps per epoch; a last incomplete batch is left out."""
+        return len(self.rows) // self.batch_size
+
+    def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[DetectionBatch]:
+        """Yield shuffled, augmented training batches of one epoch; the next one is made while one is in use."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+
+        def make(step: int) -> DetectionBatch:
+            chosen = self.rows[order[step * self.batch_size : (step + 1) * self.batch_size]]
+            seeds = [[self.seed, epoch, step + 1, place] for place in range(len(chosen))]
+            return collate([self._train(int(r), s) for r, s in zip(chosen, seeds, strict=True)], chosen.tolist())
+
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            ahead = thread.submit(make, first_step) if first_step < len(self) else None
+            for step in range(first_step, len(self)):
+                assert ahead is not None
+                batch = ahead.result()
+                ahead = thread.submit(make, step + 1) if step + 1 < len(self) else None
+                yield batch
+
+    def draw(self, draw: int) -> Iterator[DetectionBatch]:
+        """Yield all scenes in order, whole and unchanged, with random points; ``draw`` numbers the choice."""
+        for start in range(0, len(self.rows), self.batch_size):
+            chosen = self.rows[start : start + self.batch_size].tolist()
+            yield collate([self._test(row, np.random.default_rng([self.seed, draw, row, 1])) for row in chosen], chosen)
+
+    def _train(self, row: int, seed: list[int]) -> BoxedPoints:
+        sampling, rng = self.sampling, np.random.default_rng(seed)
+        points = boxed_points(self.store, row)
+        if sampling.cuboid is not None:
+            points = crop(points, sampling.cuboid, rng)
+        points = sample(points, sampling.num_points, rng)
+        for axis, wanted in enumerate((sampling.flip_x, sampling.flip_y)):
+            if wanted and rng.random() < 0.5:
+                points = flip(points, axis)
+        limit = np.deg2rad(sampling.rotate_degrees)
+        points = scale(turn(points, rng.uniform(-limit, limit)), rng.uniform(*sampling.scale))
+        return self._headed(points)
+
+    def _test(self, row: int, rng: np.random.Generator) -> BoxedPoints:
+        return self._headed(sample(boxed_points(self.store, row), self.sampling.num_points, rng))
+
+    def _headed(self, points: BoxedPoints) -> BoxedPoints:
+        return points if self.sampling.oriented else replace(points, boxes=upright(points.boxes))
+
+
+def boxed_points(store: SceneSource, row: int) -> BoxedPoints:
+    """Read one scene, xy centred and z from 0.
+
+    Raises:
+        DataError: The scene has no boxes (a scene with zero boxes has).
+    """
+    scene = store.scene(row)
+    if scene.boxes is None:
+        raise DataError(f"{store.path}: scene {scene.name} has no boxes; detection needs a source that has them")
+    points, boxes = scene_points(scene), scene.boxes
+    center = boxes.center + (points.coord[0] - scene.coord[0])
+    z = points.coord[:, 2]
+    return BoxedPoints(
+        coord=points.coord,
+        color=points.color,
+        height=z - np.float32(np.percentile(z, FLOOR_PERCENTILE)),
+        instance=points.instance,
+        boxes=np.concatenate([center, boxes.size, boxes.heading[:, None]], axis=1).astype(np.float32),
+        label=boxes.label,
+        box_instance=boxes.instance,
+    )
+
+
+def sample(points: BoxedPoints, number: int, rng: np.random.Generator) -> BoxedPoints:
+    """Draw ``number`` points, some repeatedly where a scene has fewer."""
+    return points.take(rng.choice(len(points.coord), number, replace=len(points.coord) < number))
+
+
+def collate(scenes: Sequence[BoxedPoints], rows: Sequence[int]) -> DetectionBatch:
+    """Put scenes on top of each other; the longest list of boxes, or one box, says how far the others are padded."""
+    most = max(1, *(len(scene.label) for scene in scenes))
+    boxes = np.zeros((len(scenes), most, 7), dtype=np.float32)
+    label = np.full((len(scenes), most), -1, dtype=np.int64)
+    for i, scene in enumerate(scenes):
+        boxes[i, : len(scene.label)], label[i, : len(scene.label)] = scene.boxes, scene.label
+    offsets, on_object = zip(*(votes(scene) for scene in scenes), strict=True)
+    return DetectionBatch(
+        coord=_stacked([scene.coord for scene in scenes]),
+        color=_stacked([scene.color for scene in scenes]),
+        height=_stacked([scene.height for scene in scenes]),
+        boxes=torch.from_numpy(boxes),
+        label=torch.from_numpy(label),
+        votes=_stacked(offsets),
+        on_object=_stacked(on_object),
+        row=torch.tensor(list(rows)),
+    )
+
+
+def mean_sizes(store: SceneSource, rows: NDArray[np.int64], *, num_classes: int, oriented: bool) -> NDArray[np.float32]:
+    """Return (C, 3) mean lengths of the boxes of every class; for a class without boxes those of all.
+
+    Raises:
+        DataError: There is no box at all.
+    """
+    total, count = np.zeros((num_classes, 3)), np.zeros(num_classes)
+    for row in rows.tolist():
+        points = boxed_points(store, row)
+        sizes = points.boxes if oriented else upright(points.boxes)
+        np.add.at(total, points.label, sizes[:, 3:6])
+        np.add.at(count, points.label, 1)
+    if count.sum() == 0:
+        raise DataError(f"{store.path}: the training scenes have no boxes; there is nothing to learn")
+    of_all = total.sum(0) / count.sum()
+    mean = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], of_all)
+    return mean.astype(np.float32)
+
+
+def _stacked(arrays: Sequence[NDArray[np.generic]]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.ascontiguousarray(array) for array in arrays]))
