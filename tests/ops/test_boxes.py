@@ -42,7 +42,8 @@ def shapely_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> floa
 
 def assert_equals_shapely(first: Tensor, second: Tensor, *, atol: float) -> None:
     wanted = [[shapely_iou(a, b) for b in second.double().numpy()] for a in first.double().numpy()]
-    torch.testing.assert_close(box_iou(first, second).double(), torch.tensor(wanted, dtype=torch.float64), atol=atol, rtol=0)
+    found = box_iou(first, second).double()
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), atol=atol, rtol=0)
 
 
 def test_iou_of_oriented_boxes_equals_shapely() -> None:
