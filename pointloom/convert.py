@@ -13,13 +13,20 @@ from torch import Tensor, nn
 
 from pointloom.data.replace import replaced_folder
 from pointloom.errors import CheckpointError
-from pointloom.models import build_encoder
+from pointloom.models import SCENE_ENCODERS, build_encoder, build_scene_encoder
 from pointloom.models.official_names import LAYOUTS, Layout, from_official, to_official
 from pointloom.structures import as_module
-from pointloom.train.checkpoint import Labels, file_sha256, load_encoder_module, save_encoder
+from pointloom.train.checkpoint import (
+    Labels,
+    file_sha256,
+    load_encoder_module,
+    load_scene_encoder_module,
+    read_card,
+    save_encoder,
+)
 
 WRAPPERS = ("module.", "base_model.")
-STATES = ("base_model", "model_state_dict")
+STATES = ("base_model", "model_state_dict", "state_dict", "model")
 OWN_NOTE = "pointloom"
 _SCALAR = np.float64().__reduce__()[0]
 NUMPY_NUMBERS: list[Any] = [  # published checkpoints hold accuracies as such; the module has two names
@@ -65,7 +72,7 @@ def convert_checkpoint(
     output: Path,
     *,
     layout: str,
-    up: str,
+    up: str | None = None,
     num_points: int | None = None,
     encoder_args: Mapping[str, Any] | None = None,
     leave_out: Sequence[str] = (),
@@ -76,7 +83,7 @@ def convert_checkpoint(
         checkpoint: What the repository saved with ``torch.save``; with or without ``module.`` in front of the names.
         output: Folder to write; an encoder that is there is replaced.
         layout: Name in ``LAYOUTS``.
-        up: Axis that points up in the clouds of that training; the weights are turned to +Z.
+        up: Axis that points up in the clouds of that training; the weights are turned to +Z. None: as published.
         num_points: Points per cloud of that training, None for the published pre-training.
         encoder_args: Arguments of the builder that differ from the published pre-training, such as ``num_groups``.
         leave_out: Beginnings of further names that are no part of the encoder.
@@ -84,7 +91,7 @@ def convert_checkpoint(
     Raises:
         CheckpointError: The file is none, would run code, holds weights that nobody knows, or lacks some.
     """
-    plan = LAYOUTS[layout]
+    plan, up = _plan(layout, up)
     content = read_checkpoint(checkpoint)
     known = _own_note(content)
     parts = _sort(_unwrapped(_state(content, checkpoint)), plan, checkpoint, leave_out)
@@ -124,14 +131,14 @@ def describe(made: Conversion) -> str:
     return text
 
 
-def export_encoder(encoder: Path, output: Path, *, layout: str, up: str) -> int:
+def export_encoder(encoder: Path, output: Path, *, layout: str, up: str | None = None) -> int:
     """Write an encoder as a checkpoint that the fine-tuning code of a published repository loads.
 
     Args:
         encoder: Folder of the encoder.
         output: File to write.
         layout: Name in ``LAYOUTS``.
-        up: Axis that points up in the clouds of that repository.
+        up: Axis that points up in the clouds of that repository, None: as published.
 
     Returns:
         Number of weights written, all that the encoder has.
@@ -139,9 +146,10 @@ def export_encoder(encoder: Path, output: Path, *, layout: str, up: str) -> int:
     Raises:
         CheckpointError: There is no encoder, or it is of another kind than the repository's.
     """
-    plan = LAYOUTS[layout]
-    module, card = load_encoder_module(encoder)
-    state = as_module(module).state_dict()
+    plan, up = _plan(layout, up)
+    card = read_card(encoder)
+    load = load_scene_encoder_module if card.builder in SCENE_ENCODERS else load_encoder_module
+    state = as_module(load(encoder)[0]).state_dict()
     if card.builder not in plan.builders:
         raise CheckpointError(
             f"{encoder} holds encoder {card.builder!r}; {layout} has {' or '.join(plan.builders)}: choose another --to"
@@ -152,7 +160,8 @@ def export_encoder(encoder: Path, output: Path, *, layout: str, up: str) -> int:
             "(--model-prefix MAE_encoder)"
         )
     names = {name: plan.official_name(name) for name in state}
-    official = {plan.prefix + names[name]: to_official(value, names[name], up=up) for name, value in state.items()}
+    start = plan.wrapper + plan.prefix
+    official = {start + names[name]: to_official(value, names[name], up=up) for name, value in state.items()}
     note = {
         "builder_args": card.builder_args,
         "labels": card.labels,
@@ -161,7 +170,7 @@ def export_encoder(encoder: Path, output: Path, *, layout: str, up: str) -> int:
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".tmp")
-    torch.save({"base_model": official, OWN_NOTE: note}, partial)
+    torch.save({plan.container: official, OWN_NOTE: note}, partial)
     partial.replace(output)
     return len(official)
 
@@ -191,6 +200,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary with weights")
     return content
+
+
+def _plan(layout: str, up: str | None) -> tuple[Layout, str]:
+    """Return how a repository stores encoders, and the axis that points up.
+
+    Raises:
+        CheckpointError: Its weights cannot be turned, and another axis than its own is asked for.
+    """
+    plan = LAYOUTS[layout]
+    if up not in {None, plan.up} and not plan.turnable:
+        raise CheckpointError(
+            f"{layout} was trained with {plan.up} up and its weights cannot be turned: leave out --up"
+        )
+    return plan, up or plan.up
 
 
 def _not_a_checkpoint(path: Path, error: Exception) -> CheckpointError:
@@ -252,7 +275,8 @@ def _fitting_encoder(parts: _Sorted, plan: Layout, args: Mapping[str, Any], path
     """Build the encoder whose weights have the checkpoint's names and shapes."""
     complaints: list[tuple[int, str]] = []
     for builder in plan.builders:
-        encoder = as_module(build_encoder(builder, **args))
+        build = build_scene_encoder if builder in SCENE_ENCODERS else build_encoder
+        encoder = as_module(build(builder, **args))
         own = encoder.state_dict()
         names = plan.own_names(own)
         missing = [

@@ -32,7 +32,50 @@ _HIERARCHICAL = {
     "transformers": "encoder_blocks",
     "norms": "encoder_norms",
 }
+_CONVOLUTION_BLOCK = {
+    "norm": "norm.norm",
+    "first": "conv1",
+    "second": "conv2",
+    "last_norm": "norm_post_layer.norm",
+    "branch.gain": "skip_path.gamma",
+}
+_ATTENTION_BLOCK = {
+    "norm": "norm.norm",
+    "qkv": "linear_in",
+    "proj": "linear_out",
+    "branch.gain": "skip_path_1.gamma",
+    "mlp_norm": "mlp_norm.norm",
+    "widen": "mlp_lin_1",
+    "narrow": "mlp_lin_2",
+    "mlp_branch.gain": "skip_path_2.gamma",
+}
+_UP = {
+    "norm": "up.{i}.0.norm",
+    "convolution": "up.{i}.1",
+    "skip_norm": "linears_skip.{i}.0.norm",
+    "skip": "linears_skip.{i}.1",
+    "branch.gain": "skip.{i}.gamma",
+}
+
+
+def _hybrid_unet(depth: int) -> dict[str, str]:
+    """Return the names of HUNet; their decoder counts from the coarsest resolution, ours from the finest."""
+    names = {"stem.0": "init_transform.0", "stem.1": "init_transform.1.norm", "decoder_norm": "decoder_init_norm.norm"}
+    for i in range(depth):
+        for ours, theirs, at in (("encoder", "enc", i), ("decoder", "dec", depth - 1 - i)):
+            for block in range(2):
+                start, official = f"{ours}.{i}.convolutions.{block}", f"resnet_{theirs}.{at}.{block}"
+                names |= {f"{start}.{own}": f"{official}.{other}" for own, other in _CONVOLUTION_BLOCK.items()}
+                start, official = f"{ours}.{i}.attentions.{block}", f"att_{theirs}.{at}.{block + 1}"
+                names |= {f"{start}.{own}": f"{official}.{other}" for own, other in _ATTENTION_BLOCK.items()}
+    for i in range(depth - 1):
+        names |= {f"down.{i}.convolution": f"down.{i}.0", f"down.{i}.norm": f"down.{i}.1.norm"}
+        names |= {f"up.{i}.{own}": other.format(i=depth - 2 - i) for own, other in _UP.items()}
+    return names
+
+
 _HEADS = ("cls_head_finetune.", "label_conv.", "propagation", "convs", "bns")
+_GAIN = "gamma"  # one row of gains there, a vector here
 _CONVOLUTION = "_conv."  # their point-wise layers are convolutions of width 1, ours are linear
 
 
@@ -52,6 +95,10 @@ class Layout:
         args: Arguments of the builder that the published weights were trained with.
         finetuned_args: Further ones of fine-tuned models.
         num_points: Points per cloud in pre-training.
+        container: Key under which checkpoints hold the weights.
+        wrapper: In front of all names, also of ``prefix``, in published checkpoints.
+        up: Axis that points up in the repository's clouds.
+        turnable: Whether weights can be turned from clouds with another axis up.
     """
 
     method: str
@@ -62,9 +109,13 @@ class Layout:
     heads: tuple[str, ...]
     may_lack: tuple[str, ...]
     builders: tuple[str, ...]
-    args: Mapping[str, float]
+    args: Mapping[str, float | str]
     finetuned_args: Mapping[str, bool]
     num_points: int
+    container: str = "base_model"
+    wrapper: str = ""
+    up: str = "y"
+    turnable: bool = True
 
     def official_name(self, name: str) -> str:
         """Return their name, without prefix, for one of our encoder's.
@@ -123,6 +174,23 @@ LAYOUTS = {
         finetuned_args={"local_attention": True},
         num_points=2048,
     ),
+    "msm": Layout(
+        method="msm",
+        prefix="student.",
+        names=_hybrid_unet(5),
+        aliases={},
+        extras=("",),  # as the released code does: what has not the prefix is no part of the encoder
+        heads=(),
+        may_lack=(),
+        builders=("hunet_large",),
+        args={"sampling": "legacy"},
+        finetuned_args={},
+        num_points=204_800,  # our reading of "we only increase the number of points per crop" (appendix D.2)
+        container="state_dict",
+        wrapper="module.",
+        up="z",
+        turnable=False,
+    ),
 }
 """Name for the command line -> layout."""
 
@@ -137,6 +205,8 @@ def from_official(weight: Tensor, official_name: str, *, up: str) -> Tensor:
     """
     if _CONVOLUTION in official_name and weight.ndim == 3:
         weight = weight.squeeze(-1)
+    if official_name.endswith(_GAIN):
+        weight = weight.squeeze(0)
     if up == "y" and _reads_coordinates(weight):
         x, y, z = weight.unbind(-1)
         weight = torch.stack([x, -z, y], dim=-1)
@@ -150,6 +220,8 @@ def to_official(weight: Tensor, official_name: str, *, up: str) -> Tensor:
         weight = torch.stack([x, z, -y], dim=-1)
     if _CONVOLUTION in official_name and weight.ndim == 2:
         weight = weight.unsqueeze(-1)
+    if official_name.endswith(_GAIN):
+        weight = weight.unsqueeze(0)
     return weight.contiguous()
 
 
