@@ -1,0 +1,57 @@
+"""What is hidden from a network on voxels, what is cropped, and which voxels of two views are the same place."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pointloom.ops import knn_ragged
+from pointloom.ops.segments import ranks_within
+from pointloom.ops.voxels import Voxels
+
+
+def random_voxels(voxels: Voxels, ratio: float) -> Bool[Tensor, " v"]:
+    """Choose a share of the voxels of every scene: at least one, never all; none of a scene that has only one."""
+    scene = voxels.scene
+    counts = torch.bincount(scene, minlength=len(voxels.offset))
+    chosen = (ratio * counts).round().long().clamp(min=torch.ones_like(counts), max=counts - 1)
+    return ranks_within(torch.rand(len(scene), device=scene.device), scene) < chosen[scene]
+
+
+def random_crops(voxels: Voxels, sizes: Sequence[int]) -> Bool[Tensor, " v"]:
+    """Keep, of every scene, as many voxels as ``sizes`` says, those nearest to a random one; all if it has fewer."""
+    kept, start = torch.ones(len(voxels.key), dtype=torch.bool, device=voxels.key.device), 0
+    for end, size in zip(voxels.offset.tolist(), sizes, strict=True):  # scenes are ragged
+        if end - start > size:
+            coord = voxels.coord[start:end].float()
+            center = coord[torch.randint(end - start, (1,), device=coord.device)]
+            far = (coord - center).square().sum(-1).topk(end - start - size).indices
+            kept[start + far] = False
+        start = end
+    return kept
+
+
+def other_views(
+    place: Float[Tensor, "q 3"],
+    offset: Int[Tensor, " s"],
+    other_place: Float[Tensor, "p 3"],
+    other_offset: Int[Tensor, " s"],
+) -> tuple[Int[Tensor, " q"], Float[Tensor, " q"]]:
+    """Find, for voxels of both views of S scenes, the nearest voxel of the other view of the same scene.
+
+    Args:
+        place: Where the voxels are, in coordinates that both views share.
+        offset: Where those of each view end, first views before second ones.
+        other_place: Where the voxels are that may be found, both views likewise.
+        other_offset: Where those of each view end.
+
+    Returns:
+        Rows of ``other_place``, and distances.
+    """
+    half = int(other_offset[len(other_offset) // 2 - 1])
+    sizes = torch.cat([other_offset[:1], other_offset.diff()]).roll(len(other_offset) // 2)
+    swapped = torch.cat([other_place[half:], other_place[:half]])
+    index = knn_ragged(place, offset, swapped, sizes.cumsum(0), 1).squeeze(1)
+    row = (index + half) % len(other_place)
+    return row, (place - other_place[row]).norm(dim=-1)
