@@ -1,8 +1,7 @@
 """Stage ``probe`` on scenes: how much the frozen features of a scene encoder tell."""
 
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from pointloom.stages.params import HeadParams, StageParams
 from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
+from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
 from pointloom.stages.training import encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     Arrays = dict[str, NDArray[np.generic]]
 
 NUM_SHOWN = 2
-
-
-class InstanceParams(HeadParams):
-    """Instance segmentation with heads on frozen features (PointGroup)."""
-
-    ignored: list[str] = Field(description="classes without instances, such as wall and floor")
-    radius: float = Field(gt=0, description="metres; moved points closer than this belong together")
-    smallest: int = Field(ge=1, description="points of the smallest instance that is found or scored")
 
 
 class SceneProbeParams(StageParams):
@@ -92,16 +84,14 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     confusions: list[NDArray[np.int64] | None] = []
     shown: Arrays = {}
     with replaced_folder(result) as folder:
-        for seed in params.seeds:
-            module = _build(encoder, seed, untrained=card.method == "untrained")
-            train = [_learnable(each, params, seed=seed) for each in _encode(module, store, "train", params)]
-            for fraction in params.fractions:
-                order = np.random.default_rng(seed).permutation(len(train))
-                chosen = [train[i] for i in order[: max(1, round(fraction * len(train)))]]
-                found, arrays = _test(params, store, module, chosen, seed=seed)
+        untrained = card.method == "untrained"
+        for seeds in [[seed] for seed in params.seeds] if untrained else [params.seeds]:
+            module = _build(encoder, seeds[0], untrained=untrained)
+            for trial in _trials(params, store, module, seeds):
+                found = trial.records(store.info.classes)
                 confusions += [record.pop("confusion", None) for record in found]
-                runs += [{**record, "seed": seed, "fraction": fraction} for record in found]
-                shown = shown or arrays
+                runs += [{**record, "seed": trial.seed, "fraction": trial.fraction} for record in found]
+                shown = shown or _join(trial.shown)
         header = {
             "format": 1,
             "stage": "probe",
@@ -170,6 +160,7 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
     from tqdm import tqdm
 
     from pointloom.data.scene_batches import SceneLoader, SceneSampling, scene_points
+    from pointloom.ops.normals import estimate_normals
     from pointloom.ops.superpoints import superpoints
     from pointloom.tasks.scene_probing import PointFeatures
     from pointloom.train.device import best_device
@@ -189,12 +180,14 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
             feature = module.spread(module(batch.to(device)), coord, offset).float().cpu().numpy()
         number = scene.superpoint
         if number is None:
-            number = superpoints(points.coord, points.normal, points.color)
+            known = scene.normal is not None
+            normal = points.normal if known else estimate_normals(torch.from_numpy(points.coord)).numpy()
+            number = superpoints(points.coord, normal, points.color)
         yield _Features(scene, PointFeatures(feature, points.segment, number))
 
 
-def _learnable(features: _Features, params: SceneProbeParams, *, seed: int) -> _Kept:
-    """Keep what the heads learn from: super-points, some of the labelled points, boxes."""
+def _learnable(features: _Features, params: SceneProbeParams, seeds: list[int]) -> list[_Kept]:
+    """Keep what the heads of every seed learn from: super-points, boxes, some of the labelled points."""
     import numpy as np
     import torch
 
@@ -203,20 +196,21 @@ def _learnable(features: _Features, params: SceneProbeParams, *, seed: int) -> _
 
     scene, points = features.scene, features.points
     known = np.flatnonzero(points.label >= 0)
-    rng = np.random.default_rng([seed, len(known)])
-    chosen = np.sort(rng.permutation(known)[: params.points_per_scene])
     shift, has_shift = instance_targets(scene.coord, scene.instance)
     label = superpoint_labels(points, num_classes=int(points.label.max(initial=0)) + 1)
-    return _Kept(
-        superpoints=PointFeatures(superpoint_means(points), label, np.arange(len(label))),
-        targets=PointTargets(
+    pooled = PointFeatures(superpoint_means(points), label, np.arange(len(label)))
+    boxes = boxes_of_scene(scene, points.feature) if params.grounding else None
+    found = []
+    for seed in seeds:
+        chosen = np.sort(np.random.default_rng([seed, len(known)]).permutation(known)[: params.points_per_scene])
+        targets = PointTargets(
             feature=torch.from_numpy(points.feature[chosen]),
             segment=torch.from_numpy(points.label[chosen].astype(np.int64)),
             shift=torch.from_numpy(shift[chosen]),
             has_shift=torch.from_numpy(has_shift[chosen]),
-        ),
-        boxes=boxes_of_scene(scene, points.feature) if params.grounding else None,
-    )
+        )
+        found.append(_Kept(pooled, targets, boxes))
+    return found
 
 
 @dataclass(frozen=True)
@@ -254,37 +248,67 @@ def _fit(params: SceneProbeParams, store: "SceneStore", train: list[_Kept], *, s
     return _Heads(linear or None, nearest or None, instances or None)
 
 
-def _test(
-    params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder", train: list[_Kept], *, seed: int
-) -> "tuple[list[dict[str, Any]], Arrays]":
-    """Fit the heads, test them scene by scene; return a record per protocol and a few scenes to look at."""
-    import numpy as np
+@dataclass
+class _Trial:
+    """One seed and share of the labelled scenes: heads, and what they did on the test scenes so far."""
 
-    classes, started = store.info.classes, time.perf_counter()
-    heads = _fit(params, store, train, seed=seed)
-    counts: dict[str, list[NDArray[np.int64]]] = {name: [] for name in ("linear", "nearest") if getattr(heads, name)}
-    scored: list[Scored] = []
-    shown: list[Arrays] = []
-    boxes: list[BoxesOfScene | None] = []
-    for each in _encode(module, store, "test", params):
-        label, predictions = each.points.label, _classify(params, heads, each.points)
+    params: SceneProbeParams
+    seed: int
+    fraction: float
+    heads: _Heads
+    train_boxes: list[BoxesOfScene | None]
+    counts: "dict[str, list[NDArray[np.int64]]]" = field(default_factory=dict)
+    scored: "list[Scored]" = field(default_factory=list)
+    test_boxes: list[BoxesOfScene | None] = field(default_factory=list)
+    shown: "list[Arrays]" = field(default_factory=list)
+
+    def look(self, each: _Features, boxes: BoxesOfScene | None, classes: tuple[str, ...]) -> None:
+        """Test the heads on one scene."""
+        import numpy as np
+
+        label, predictions = each.points.label, _classify(self.params, self.heads, each.points)
         for name, prediction in predictions.items():
             cells = label[label >= 0] * len(classes) + prediction[label >= 0]
-            counts[name].append(np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1))
-        if heads.instances and params.instances:
-            scored.append(_find_instances(params.instances, heads.instances, each, classes))
-        if params.grounding:
-            boxes.append(boxes_of_scene(each.scene, each.points.feature))
-        if predictions and len(shown) < NUM_SHOWN:
-            shown.append(_to_show(each.scene, next(iter(predictions.values()))))
-    records = [_semantic_record(name, np.stack(count), classes) for name, count in counts.items()]
-    if params.instances:
-        records.append(_instance_record(params.instances, scored, classes))
-    asked = [[box for box in found if box] for found in ([each.boxes for each in train], boxes)]
-    if params.grounding and all(asked):
-        records.append(grounding_record(params.grounding, *asked, seed=seed))
-    spent = {"wall_s": time.perf_counter() - started}
-    return [record | spent for record in records], _join(shown)
+            matrix = np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+            self.counts.setdefault(name, []).append(matrix)
+        if self.heads.instances and self.params.instances:
+            self.scored.append(
+                find_instances(self.params.instances, self.heads.instances, each.scene, each.points.feature, classes)
+            )
+        self.test_boxes.append(boxes)
+        if predictions and len(self.shown) < NUM_SHOWN:
+            self.shown.append(_to_show(each.scene, next(iter(predictions.values()))))
+
+    def records(self, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return the scores of every protocol."""
+        import numpy as np
+
+        found = [_semantic_record(name, np.stack(count), classes) for name, count in self.counts.items()]
+        if self.params.instances:
+            found.append(instance_record(self.params.instances, self.scored, classes))
+        asked = [[box for box in boxes if box] for boxes in (self.train_boxes, self.test_boxes)]
+        if self.params.grounding and all(asked):
+            found.append(grounding_record(self.params.grounding, *asked, seed=self.seed))
+        return found
+
+
+def _trials(params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder", seeds: list[int]) -> list[_Trial]:
+    """Fit heads for every seed and share, then test all of them, scene by scene; every scene is encoded once."""
+    import numpy as np
+
+    kept = [_learnable(each, params, seeds) for each in _encode(module, store, "train", params)]
+    trials = []
+    for place, seed in enumerate(seeds):
+        order = np.random.default_rng(seed).permutation(len(kept))
+        for fraction in params.fractions:
+            chosen = [kept[i][place] for i in order[: max(1, round(fraction * len(kept)))]]
+            heads = _fit(params, store, chosen, seed=seed)
+            trials.append(_Trial(params, seed, fraction, heads, [each.boxes for each in chosen]))
+    for each in _encode(module, store, "test", params):
+        boxes = boxes_of_scene(each.scene, each.points.feature) if params.grounding else None
+        for trial in trials:
+            trial.look(each, boxes, store.info.classes)
+    return trials
 
 
 def _classify(params: SceneProbeParams, heads: _Heads, points: "PointFeatures") -> "dict[str, NDArray[np.int64]]":
@@ -305,54 +329,6 @@ def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[
     iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, scores.iou, strict=True)}
     scored = {"miou": scores.miou, "macc": scores.macc, "oa": scores.oa}
     return {"protocol": protocol, **scored, "classes": iou, "confusion": counts}
-
-
-def _find_instances(
-    params: InstanceParams, heads: "InstanceHeads", features: _Features, classes: tuple[str, ...]
-) -> "Scored":
-    import numpy as np
-    import torch
-
-    from pointloom.tasks.instance_segmentation import Scored, group_points_by_shift, true_instances
-
-    scene = features.scene
-    with torch.inference_mode():
-        logits, shift = heads.predict(torch.from_numpy(features.points.feature))
-    ignored = [classes.index(name) for name in params.ignored]
-    predicted = group_points_by_shift(
-        scene.coord, shift.numpy(), logits.softmax(1).numpy(), ignored=ignored, radius=params.radius,
-        smallest=params.smallest,
-    )  # fmt: skip
-    void = (scene.segment < 0) | np.isin(scene.segment, ignored)
-    return Scored(predicted, true_instances(scene.segment, scene.instance), void)
-
-
-def _instance_record(params: InstanceParams, scored: "list[Scored]", classes: tuple[str, ...]) -> dict[str, Any]:
-    import numpy as np
-
-    from pointloom.tasks.instance_segmentation import THRESHOLDS, average_precision
-
-    places = [place for place, name in enumerate(classes) if name not in params.ignored]
-    by_threshold = {
-        threshold: 100 * average_precision(scored, classes=places, threshold=threshold, min_points=params.smallest)
-        for threshold in (0.25, *THRESHOLDS)
-    }
-    present = ~np.isnan(by_threshold[0.5])
-
-    def mean(values: "NDArray[np.float64]") -> float:
-        return float(values[present].mean()) if present.any() else 0.0
-
-    return {
-        "protocol": "instances",
-        "ap": float(np.mean([mean(by_threshold[threshold]) for threshold in THRESHOLDS])),
-        "ap50": mean(by_threshold[0.5]),
-        "ap25": mean(by_threshold[0.25]),
-        "classes": {
-            classes[place]: float(value)
-            for place, value in zip(places, by_threshold[0.5], strict=True)
-            if not np.isnan(value)
-        },
-    }
 
 
 def _to_show(scene: "Scene", prediction: "NDArray[np.int64]") -> "Arrays":
