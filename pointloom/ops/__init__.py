@@ -11,13 +11,14 @@ from pointloom.ops.boxes import (
     generalized_box_iou,
     points_in_boxes,
 )
-from pointloom.ops.chamfer import chamfer_distance
+from pointloom.ops.chamfer import chamfer_distance, chamfer_distance_ragged
 from pointloom.ops.contrastive import contrastive_loss
 from pointloom.ops.earth_movers import earth_movers_distance
 from pointloom.ops.gather import gather_rows
 from pointloom.ops.grouping import gather_points, group_points
-from pointloom.ops.interpolation import interpolate_features
+from pointloom.ops.interpolation import interpolate_features, nearest_weights, weighted_rows
 from pointloom.ops.linear_max import linear_max
+from pointloom.ops.neighbor_sums import neighbor_rows, neighbor_sums
 from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragged
 from pointloom.ops.norm_relu import norm_relu
 from pointloom.ops.pooling import max_over_points
@@ -32,6 +33,7 @@ __all__ = [
     "box_iou",
     "box_nms",
     "chamfer_distance",
+    "chamfer_distance_ragged",
     "choose_backend",
     "contrastive_loss",
     "count_points_in_boxes",
@@ -48,7 +50,11 @@ __all__ = [
     "knn_ragged",
     "linear_max",
     "max_over_points",
+    "nearest_weights",
+    "neighbor_rows",
+    "neighbor_sums",
     "norm_relu",
     "points_in_boxes",
     "superpoints",
+    "weighted_rows",
 ]

@@ -1,11 +1,12 @@
 """Chamfer distance between sets of points."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointloom.ops.grouping import gather_points
-from pointloom.ops.neighbors import knn
+from pointloom.ops.neighbors import knn, knn_ragged
+from pointloom.ops.segments import clouds_of
 
 
 def chamfer_distance(
@@ -30,3 +31,41 @@ def chamfer_distance(
             return forward.mean() + backward.mean()
         tiny = torch.finfo(forward.dtype).tiny  # keeps the gradient of the root finite at distance zero
         return 0.5 * ((forward + tiny).sqrt().mean() + (backward + tiny).sqrt().mean())
+
+
+def chamfer_distance_ragged(
+    pred: Float[Tensor, "q 3"],
+    pred_offset: Int[Tensor, " s"],
+    target: Float[Tensor, "p 3"],
+    offset: Int[Tensor, " s"],
+    *,
+    norm: int = 2,
+) -> Float[Tensor, " s"]:
+    """Return the Chamfer distance of every pair of clouds, of different sizes, that lie one after the other.
+
+    Args:
+        pred: Points of one side.
+        pred_offset: Where each of their clouds ends.
+        target: Points of the other side.
+        offset: Where each of their clouds ends.
+        norm: As for ``chamfer_distance``.
+
+    Raises:
+        ValueError: ``norm`` is neither 1 nor 2, or the offsets do not fit.
+    """
+    if norm not in (1, 2):
+        raise ValueError(f"Chamfer distance has norm 1 or 2, got {norm}")
+    pred, target = pred.float(), target.float()
+    there = knn_ragged(pred, pred_offset, target, offset, 1).squeeze(1)
+    back = knn_ragged(target, offset, pred, pred_offset, 1).squeeze(1)
+    forward = (pred - target.index_select(0, there)).square().sum(-1)
+    backward = (target - pred.index_select(0, back)).square().sum(-1)
+    if norm == 2:
+        return _means(forward, pred_offset) + _means(backward, offset)
+    tiny = torch.finfo(forward.dtype).tiny  # keeps the gradient of the root finite at distance zero
+    return 0.5 * (_means((forward + tiny).sqrt(), pred_offset) + _means((backward + tiny).sqrt(), offset))
+
+
+def _means(value: Float[Tensor, " p"], offset: Int[Tensor, " s"]) -> Float[Tensor, " s"]:
+    sizes = offset.diff(prepend=offset.new_zeros(1))
+    return value.new_zeros(len(offset)).index_add(0, clouds_of(offset, len(value)), value) / sizes

@@ -1,15 +1,16 @@
-"""Features from centres to points by inverse squared distance, fused on the CPU."""
+"""Features from centres to points, weighted by inverse distances, fused on the CPU."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointloom.kernels.spreading import weighted_rows, weighted_rows_backward
+from pointloom.kernels import spreading
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.grouping import gather_points
-from pointloom.ops.neighbors import knn
+from pointloom.ops.neighbors import knn, knn_ragged
+from pointloom.ops.segments import clouds_of
 
 
 def interpolate_features(
@@ -44,6 +45,57 @@ def interpolate_features(
     return (gather_points(feature, index) * weight.unsqueeze(-1)).sum(2)
 
 
+@torch.no_grad()
+def nearest_weights(
+    query: Float[Tensor, "q 3"],
+    query_offset: Int[Tensor, " s"],
+    centers: Float[Tensor, "p 3"],
+    offset: Int[Tensor, " s"],
+    *,
+    k: int = 3,
+    power: Literal[1, 2] = 1,
+    backend: str | None = None,
+) -> tuple[Int[Tensor, "q k"], Float[Tensor, "q k"]]:
+    """Find the nearest centres of points in clouds of different sizes, and how much each of them counts.
+
+    Args:
+        query: Where features are wanted.
+        query_offset: Where the queries of each cloud end.
+        centers: Where features are known.
+        offset: Where the centres of each cloud end.
+        k: How many nearest centres count; a cloud with fewer has weights of 0 behind them.
+        power: Weights are 1 / (distance ** power + 1e-8), then divided by their sum; PointNet++ squares distances,
+            Point Transformer does not.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
+
+    Returns:
+        Rows of ``centers``, and weights that sum to 1; without gradient.
+
+    Raises:
+        ValueError: The offsets do not fit, or (on a CPU) a coordinate is not finite.
+    """
+    index = knn_ragged(query, query_offset, centers, offset, k, repeat=True, backend=backend)
+    squared = (centers.float()[index] - query.float().unsqueeze(1)).square().sum(-1)
+    weight = 1.0 / ((squared if power == 2 else squared.sqrt()) + 1e-8)
+    sizes = offset.diff(prepend=offset.new_zeros(1))[clouds_of(query_offset, len(query))]
+    weight = weight.masked_fill(torch.arange(k, device=index.device) >= sizes.unsqueeze(1), 0.0)
+    return index, weight / weight.sum(1, keepdim=True)
+
+
+def weighted_rows(
+    feature: Float[Tensor, "p c"],
+    index: Int[Tensor, "q k"],
+    weight: Float[Tensor, "q k"],
+    *,
+    backend: str | None = None,
+) -> Float[Tensor, "q c"]:
+    """Return sums of a few rows of ``feature``, each times its weight; at least in single precision."""
+    feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    if choose_backend(feature.device, backend) == "numba":
+        return _WeightedRows.apply(feature[None], index[None], weight[None])[0]  # type: ignore[no-untyped-call]
+    return (feature[index] * weight.unsqueeze(-1)).sum(1)
+
+
 class _WeightedRows(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -52,7 +104,7 @@ class _WeightedRows(torch.autograd.Function):
         feature, weight = feature.contiguous(), weight.contiguous()
         ctx.save_for_backward(feature, index, weight)
         out = feature.new_empty((*index.shape[:2], feature.shape[-1]))
-        weighted_rows(feature.detach().numpy(), index.numpy(), weight.detach().numpy(), out.numpy())
+        spreading.weighted_rows(feature.detach().numpy(), index.numpy(), weight.detach().numpy(), out.numpy())
         return out
 
     @staticmethod
@@ -60,5 +112,5 @@ class _WeightedRows(torch.autograd.Function):
         feature, index, weight = ctx.saved_tensors
         of_feature, of_weight = torch.zeros_like(feature), torch.empty_like(weight)
         arrays = (gradient.contiguous(), feature, index, weight, of_feature, of_weight)
-        weighted_rows_backward(*(array.detach().numpy() for array in arrays))
+        spreading.weighted_rows_backward(*(array.detach().numpy() for array in arrays))
         return of_feature, None, of_weight

@@ -48,6 +48,7 @@ def knn_ragged(
     offset: Int[Tensor, " b"],
     k: int,
     *,
+    repeat: bool = False,
     backend: str | None = None,
 ) -> Int[Tensor, "q k"]:
     """Find neighbours in clouds of different sizes that lie one after the other.
@@ -58,6 +59,7 @@ def knn_ragged(
         coord: The points to find.
         offset: Where each cloud ends.
         k: How many, at most the size of the smallest cloud.
+        repeat: Go round the points of a cloud that has fewer than ``k``, nearest first, instead of refusing it.
         backend: As for ``knn``.
 
     Returns:
@@ -69,6 +71,13 @@ def knn_ragged(
     """
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
     smallest = int(starts.diff().min())
+    if repeat and 1 <= smallest < k:
+        query, coord = _plain(query), _plain(coord)
+        index = _cloud_by_cloud(
+            lambda q, c: knn(q, c, min(k, c.shape[1]), backend=backend)[..., torch.arange(k) % c.shape[1]],
+            query, query_starts, coord, starts,
+        )  # fmt: skip
+        return _as_rows(index, query_starts, starts)
     if not 1 <= k <= smallest:
         raise ValueError(f"cannot find {k} neighbours: the smallest cloud has {smallest} points")
     query, coord = _plain(query), _plain(coord)

@@ -33,3 +33,26 @@ def require_finite(*coords: Float[Tensor, "*rows 3"]) -> None:
     """
     if not all(bool(torch.isfinite(coord).all()) for coord in coords if coord.device.type == "cpu"):
         raise ValueError("coordinates must be finite, got NaN or infinity")
+
+
+def clouds_of(offset: Int[Tensor, " b"], num_rows: int) -> Int[Tensor, " p"]:
+    """Return the number of the cloud of every row."""
+    sizes = offset.diff(prepend=offset.new_zeros(1)).long()
+    return torch.arange(len(offset), device=offset.device).repeat_interleave(sizes, output_size=num_rows)
+
+
+def ranks_within(score: Float[Tensor, " p"], cloud: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
+    """Return the place of every row among those of its cloud, 0 for the largest score, ties in order of rows."""
+    by_score = score.argsort(descending=True, stable=True)
+    order = by_score[cloud[by_score].argsort(stable=True)]
+    sizes = cloud.bincount()
+    position = torch.arange(len(cloud), device=cloud.device)
+    position = position - (sizes.cumsum(0) - sizes).repeat_interleave(sizes, output_size=len(cloud))
+    return torch.empty_like(order).scatter_(0, order, position)
+
+
+def to_corner(coord: Float[Tensor, "p 3"], offset: Int[Tensor, " b"]) -> Float[Tensor, "p 3"]:
+    """Move every cloud so that the lowest corner of its bounding box is the origin."""
+    cloud = clouds_of(offset, len(coord)).unsqueeze(1).expand(-1, 3)
+    lowest = coord.new_full((len(offset), 3), torch.inf).scatter_reduce(0, cloud, coord, "amin")
+    return coord - lowest.gather(0, cloud)
