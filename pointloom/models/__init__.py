@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pointloom.errors import ParamsError
 from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_base, point_m2ae_tiny
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
+from pointloom.models.point_transformer import point_transformer, point_transformer_tiny
 from pointloom.models.pointnet import PointNetEncoder, pointnet
 from pointloom.structures import SceneEncoder
 
@@ -22,8 +23,10 @@ ENCODERS: dict[str, Callable[..., ObjectEncoder]] = {
     "pointnet": pointnet,
 }
 
-
-SCENE_ENCODERS: dict[str, Callable[..., SceneEncoder]] = {}
+SCENE_ENCODERS: dict[str, Callable[..., SceneEncoder]] = {
+    "point_transformer": point_transformer,
+    "point_transformer_tiny": point_transformer_tiny,
+}
 
 Built = TypeVar("Built")
 
