@@ -9,13 +9,18 @@ from pointloom.stages.finetune_tasks.base import Places
 from pointloom.stages.finetune_tasks.classification import ClassificationParams, run_classification
 from pointloom.stages.finetune_tasks.few_shot import FewShotParams, run_few_shot
 from pointloom.stages.finetune_tasks.part_segmentation import PartSegmentationParams, run_part_segmentation
+from pointloom.stages.finetune_tasks.scene_segmentation import SceneSegmentationParams, run_scene_segmentation
 from pointloom.stages.finetune_tasks.semantic_segmentation import SemanticSegmentationParams, run_semantic_segmentation
 
 if TYPE_CHECKING:
     from pointloom.stages.runs import StageRun
 
 FinetuneParams = Annotated[
-    ClassificationParams | FewShotParams | PartSegmentationParams | SemanticSegmentationParams,
+    ClassificationParams
+    | FewShotParams
+    | PartSegmentationParams
+    | SceneSegmentationParams
+    | SemanticSegmentationParams,
     Field(discriminator="task"),
 ]
 """What an entry of ``params.yaml:finetune`` may be; ``task`` says which, classification where it is left out."""
@@ -24,6 +29,7 @@ RUNNERS: "dict[str, Callable[[Any, Places, StageRun], None]]" = {
     "classification": run_classification,
     "few_shot": run_few_shot,
     "part_segmentation": run_part_segmentation,
+    "scene_segmentation": run_scene_segmentation,
     "semantic_segmentation": run_semantic_segmentation,
 }
 """Value of ``task`` -> what trains and tests."""
@@ -35,5 +41,6 @@ __all__ = [
     "FinetuneParams",
     "PartSegmentationParams",
     "Places",
+    "SceneSegmentationParams",
     "SemanticSegmentationParams",
 ]

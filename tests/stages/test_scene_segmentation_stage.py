@@ -1,0 +1,146 @@
+"""Task scene_segmentation of stage finetune on a few small rooms: files, subsets, numbers, clear errors."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pointloom.data.scene_store import SceneStore, write_scenes
+from pointloom.data.scenes import Scene
+from pointloom.errors import CheckpointError, DataError, ParamsError
+from pointloom.models import build_encoder, build_scene_encoder
+from pointloom.stages.finetune import finetune
+from pointloom.stages.finetune_tasks.scene_segmentation import subset
+from pointloom.stages.read_params import validate
+from pointloom.stages.signature import read_signature
+from pointloom.structures import as_module
+from pointloom.tasks.scene_segmentation import scene_scores
+from pointloom.train.checkpoint import load_encoder_module, load_scene_encoder_module, save_encoder
+
+PARAMS: dict[str, Any] = {
+    "task": "scene_segmentation", "encoder": "scratch", "encoder_args": {}, "seeds": [0, 1],
+    "label_epochs": {1.0: 3, 0.5: 2}, "repeats": 2, "batch_size": 2, "selection": "last", "freeze_encoder": False,
+    "features": "finest", "head": "mlp", "class_weights": True, "lovasz_weight": 0.0, "prefer_labelled": False,
+    "protocol": "precise", "tta": "none",
+    "sampling": {"voxel_size": 0.1, "max_points": 150, "block": "none", "augmentation": "point_transformer"},
+    "optim": {"lr": 0.01, "min_lr": 0, "weight_decay": 0, "warmup_epochs": 0, "clip_norm": 10, "schedule": "step",
+              "precision": "fp32"},
+}  # fmt: skip
+
+
+def room(name: str, split: str, seed: int, *, labelled: bool = True) -> Scene:
+    rng = np.random.default_rng(seed)
+    num = 260
+    coord, segment = rng.random((num, 3)).astype(np.float32) * 2, rng.integers(0, 2, num).astype(np.int16)
+    coord[segment == 0, 2] = 0
+    coord[segment == 1, 2] += 0.5
+    if not labelled:
+        segment[:] = -1
+    return Scene(
+        name=name, coord=coord, color=rng.integers(0, 255, (num, 3)).astype(np.uint8), normal=None, segment=segment,
+        instance=np.full(num, -1, dtype=np.int32), split=split,
+    )  # fmt: skip
+
+
+def write(folder: Path, *, labelled: bool = True) -> None:
+    rooms = [room(f"train{i}", "train", i) for i in range(4)]
+    rooms += [room(f"test{i}", "test", 10 + i, labelled=labelled) for i in range(3)]
+    write_scenes(folder, rooms, classes=("floor", "rest"), box_classes=(), source="test", settings={})
+
+
+def save(folder: Path, module: object, builder: str, method: str) -> None:
+    save_encoder(
+        folder, as_module(module), builder=builder, builder_args={}, method=method, labels="none", num_points=64,
+        data_digest=None, params={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Seven small rooms and three encoders; all runs in this process, which is quicker than to start others."""
+    root = tmp_path_factory.mktemp("scenes")
+    write(root / "data")
+    tiny = build_scene_encoder("point_transformer_tiny")
+    save(root / "models" / "scratch", tiny, "point_transformer_tiny", "untrained")
+    save(root / "models" / "learned", tiny, "point_transformer_tiny", "mm3dscene")
+    save(root / "models" / "object", build_encoder("point_mae_tiny"), "point_mae_tiny", "mae")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr("pointloom.data.workers.available_cores", lambda: 1)
+        yield root
+
+
+def run(root: Path, name: str, *, data: str = "data", **changed: Any) -> dict[str, Any]:
+    params = validate(read_signature("finetune", finetune).params, PARAMS | changed, where="test")
+    finetune(
+        params, dataset=root / data, encoder=root / "models" / (PARAMS | changed)["encoder"],  # type: ignore[arg-type]
+        result=root / "results" / name, metrics=root / f"{name}.json", state=root / "state",
+    )  # fmt: skip
+    return dict(json.loads((root / "results" / name / "result.json").read_text()))
+
+
+def test_every_share_and_seed_is_trained_and_tested(workspace: Path) -> None:
+    result = run(workspace, "scratch")
+    assert [(each["fraction"], each["seed"], each["num_train"]) for each in result["runs"]] == [
+        (1.0, 0, 4), (1.0, 1, 4), (0.5, 0, 2), (0.5, 1, 2)
+    ]  # fmt: skip
+    assert (result["protocol"]["protocol"], result["data"]["num_test"]) == ("precise", 3)
+    folder, store = workspace / "results" / "scratch", SceneStore(workspace / "data")
+    with np.load(folder / "predictions.npz") as kept:
+        assert kept["scene_confusion"].shape == (4, 3, 2, 2)
+        assert (kept["confusion"].sum((1, 2)) == 3 * 260).all()
+        assert scene_scores(kept["confusion"][0]).miou == pytest.approx(result["runs"][0]["miou"])
+    with np.load(folder / "scenes.npz") as shown:
+        assert shown["offset"].tolist() == [260, 520]
+        assert np.array_equal(shown["coord"][:260], store.scene(int(store.rows("test")[0])).coord)
+        assert {key: shown[key].dtype.name for key in ("coord", "color", "label", "prediction")} == {
+            "coord": "float32", "color": "uint8", "label": "int16", "prediction": "int16"
+        }  # fmt: skip
+    rows = list(csv.DictReader((folder / "curves.csv").open()))
+    assert len(rows) == 2 * 3 + 2 * 2
+
+
+def test_head_alone_is_trained_on_pretrained_weights(workspace: Path) -> None:
+    changed = {"encoder": "learned", "freeze_encoder": True, "features": "all", "head": "linear", "seeds": [0],
+               "label_epochs": {1.0: 1}, "protocol": "in_training", "selection": "official"}  # fmt: skip
+    result = run(workspace, "frozen", **changed)
+    assert result["protocol"]["freeze_encoder"] is True
+    assert 0 <= result["runs"][0]["miou"] <= 100
+
+
+def test_smaller_shares_are_subsets_of_larger_ones() -> None:
+    rows = np.arange(10, 50)
+    for seed in range(3):
+        tenth, fifth, whole = (subset(rows, fraction=f, seed=seed) for f in (0.1, 0.2, 1.0))
+        assert (len(tenth), len(fifth)) == (4, 8)
+        assert set(tenth) < set(fifth) < set(whole) == set(rows)
+    assert len(subset(rows, fraction=0.001, seed=0)) == 1
+    assert not np.array_equal(subset(rows, fraction=0.1, seed=0), subset(rows, fraction=0.1, seed=1))
+
+
+def test_what_cannot_work_is_said_before_training(workspace: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="needs protocol 'precise'"):
+        run(workspace, "bad", protocol="in_training", tta="scannet")
+    with pytest.raises(ParamsError, match=r"shares in \(0, 1\]"):
+        run(workspace, "bad", label_epochs={2.0: 1})
+    with pytest.raises(CheckpointError, match="an encoder of objects; this needs one of scenes"):
+        run(workspace, "bad", encoder="object")
+    write(workspace / "unlabelled", labelled=False)
+    with pytest.raises(DataError, match="none of its 3 test scenes has labelled points"):
+        run(workspace, "bad", data="unlabelled")
+
+
+def test_scene_encoders_come_back_from_disk(workspace: Path) -> None:
+    module, card = load_scene_encoder_module(workspace / "models" / "learned")
+    assert card.builder == "point_transformer_tiny"
+    again, _ = load_scene_encoder_module(workspace / "models" / "learned")
+    own, other = as_module(module).state_dict(), as_module(again).state_dict()
+    assert all((own[name] == other[name]).all() for name in own)
+    assert "load_scene_encoder_module" in (workspace / "models" / "learned" / "README.md").read_text()
+    with pytest.raises(CheckpointError, match="an encoder of scenes; this needs one of objects"):
+        load_encoder_module(workspace / "models" / "learned")
