@@ -47,7 +47,7 @@ def list_folder(
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "there is no such folder"
         raise DataError(f"{folder}: {what}; give the folder that holds your meshes or point clouds")
-    lists = [_list_path(folder, name) for name in (train_list, test_list) if name]
+    lists = [find_list(folder, name) for name in (train_list, test_list) if name]
     shapes, failures, notes = _discover(folder, skip={path.resolve() for path in lists})
     if not shapes:
         raise DataError(_nothing_found(folder, failures, notes))
@@ -202,7 +202,12 @@ def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
-def _list_path(folder: Path, name: str) -> Path:
+def find_list(folder: Path, name: str) -> Path:
+    """Return a list's file, which is named relative to the working directory or else to the source folder.
+
+    Raises:
+        DataError: It is in neither.
+    """
     for path in (Path(name).absolute(), folder / name):
         if path.is_file():
             return path

@@ -1,7 +1,20 @@
 """Published data sets: what they are, where to get them, and their official layouts."""
 
-from pointloom.datasets import modelnet40, modelnet_fewshot, s3dis, scanobjectnn, shapenet55, shapenetpart
+from pointloom.datasets import (
+    modelnet40,
+    modelnet_fewshot,
+    pointcept,
+    s3dis,
+    scannet,
+    scannet_votenet,
+    scanobjectnn,
+    scans,
+    shapenet55,
+    shapenetpart,
+    sunrgbd,
+)
 from pointloom.datasets.card import Card, ObjectDataset
+from pointloom.datasets.scene_sets import SceneDataset
 
 OBJECT_DATASETS: dict[str, ObjectDataset] = {
     "modelnet40": modelnet40.DATASET,
@@ -10,4 +23,14 @@ OBJECT_DATASETS: dict[str, ObjectDataset] = {
     "shapenet55": shapenet55.DATASET,
     "shapenetpart": shapenetpart.DATASET,
 }
-CARDS: dict[str, Card] = {name: dataset.card for name, dataset in OBJECT_DATASETS.items()} | {"s3dis": s3dis.CARD}
+SCENE_DATASETS: dict[str, SceneDataset] = {
+    "s3dis": s3dis.DATASET,
+    "scannet": scannet.DATASET,
+    "scannet_votenet": scannet_votenet.DATASET,
+    "pointcept": pointcept.DATASET,
+    "sunrgbd": sunrgbd.DATASET,
+    "scans": scans.DATASET,
+}
+CARDS: dict[str, Card] = {name: dataset.card for name, dataset in OBJECT_DATASETS.items()} | {
+    name: dataset.card for name, dataset in SCENE_DATASETS.items() if name != "scans"
+}

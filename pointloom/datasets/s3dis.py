@@ -1,16 +1,19 @@
-"""S3DIS: scanned rooms of six areas with 13 semantic classes, as raw text or as one npy file per room."""
+"""S3DIS: scanned rooms of six areas with 13 classes, as raw text, one npy file per room, or in Pointcept's layout."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pointloom.data.quarantine import RejectedError
+from pointloom.data.scene_checks import boxes_of_instances
+from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root, wrong_folder
-from pointloom.errors import DataError
+from pointloom.datasets.pointcept import read_folder
+from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, check_choices
 
 CLASSES = (
     *("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board"),
@@ -19,115 +22,120 @@ CLASSES = (
 RAW = "Stanford3dDataset_v1.2_Aligned_Version"
 NPY = "stanford_indoor3d"
 NUM_ROOMS = {1: 44, 2: 40, 3: 23, 4: 49, 5: 68, 6: 48}
-VARIANTS = ("raw", "npy")
+VARIANTS = ("raw", "npy", "pointcept")
+BOX_CLASSES = ("table", "chair", "sofa", "bookcase", "board")
+"""Furniture, the classes that detection on S3DIS uses."""
+TEST_AREA = "Area_5"
 _CONTROL = bytes(range(9)) + b"\x0b\x0c" + bytes(range(14, 32))
 _TO_BLANK = bytes.maketrans(_CONTROL, b" " * len(_CONTROL))
 
 CARD = Card(
     name="s3dis",
     title="S3DIS",
-    task="semantic segmentation",
+    task="semantic and instance segmentation",
     size="272 rooms of 6 areas, 273 million points",
     licence="research, not commercial; the owner asks for a form",
     source=f"http://buildingparser.stanford.edu/dataset.html (form), then {RAW}.zip; also at https://cvg-data.inf.ethz.ch/s3dis",
     trees={
         "raw": f"{RAW}/\n  Area_1/conferenceRoom_1/Annotations/beam_1.txt     x y z r g b, one point per line\n  ...",
         "npy": f"{NPY}/\n  Area_1_conferenceRoom_1.npy     (N, 7): x y z r g b label\n  ...",
+        "pointcept": "s3dis/\n  Area_1/conferenceRoom_1/{coord,color,segment,instance,normal}.npy\n"
+        "  ...     (normal is optional)",
     },
-    markers={"raw": "Area_*/*/Annotations", "npy": "Area_*_*.npy"},
-    folders=(RAW, NPY),
+    markers={"raw": "Area_*/*/Annotations", "npy": "Area_*_*.npy", "pointcept": "Area_*/*/segment.npy"},
+    folders=(RAW, NPY, "s3dis"),
     archives={},
 )
 
 
-@dataclass(frozen=True)
-class Room:
-    """One room.
-
-    Attributes:
-        name: ``Area_5_office_1``.
-        area: 1 to 6.
-        coord: (N, 3) float32 metres, +Z up, smallest coordinate of the room 0 on every axis.
-        color: (N, 3) uint8.
-        label: (N,) uint8, place in ``CLASSES``.
-    """
-
-    name: str
-    area: int
-    coord: NDArray[np.float32]
-    color: NDArray[np.uint8]
-    label: NDArray[np.uint8]
-
-
-def find_rooms(folder: Path, variant: str) -> dict[str, Path]:
-    """Return name to folder (raw) or file (npy) of every room, sorted by name.
+def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
+    """Find all rooms; Area 5 is for testing unless lists say otherwise.
 
     Raises:
         DataError: There is no room.
     """
+    check_choices(CARD, choices)
     root = find_root(CARD, folder, variant)
     found = sorted(root.glob(CARD.markers[variant]))
     if variant == "npy":
         rooms = {path.stem: path for path in found}
     else:
-        rooms = {f"{path.parent.parent.name}_{path.parent.name}": path for path in found}
+        rooms = {f"{path.parent.parent.name}_{path.parent.name}": path.parent for path in found}
     if odd := [name for name in rooms if not re.fullmatch(r"Area_\d_.+", name)]:
         raise wrong_folder(CARD, folder, variant, f"{odd[0]} is no room of an area")
-    return rooms
+    items = []
+    for name, path in rooms.items():
+        area = name[: len("Area_1")]
+        items.append(SceneItem(name, path, "test" if area == TEST_AREA else "train", group=area))
+    num, expected = len(items), sum(NUM_ROOMS.values())
+    notes = [] if num == expected else [f"The official data has {expected} rooms, this has {num}."]
+    return FoundScenes(items, read_room, CLASSES, BOX_CLASSES, notes)
 
 
-def read_rooms(folder: Path, variant: str) -> Iterator[Room]:
-    """Read one room after another.
+def read_room(item: SceneItem) -> Scene:
+    """Read one room; its smallest coordinate is 0 on every axis.
 
-    Raises:
-        DataError: There is no room, or one is damaged.
-    """
-    for name, path in find_rooms(folder, variant).items():
-        yield read_room(name, path)
-
-
-def read_room(name: str, path: Path) -> Room:
-    """Read one room.
+    The npy layout has no instances, and so no boxes.
 
     Raises:
-        DataError: It is damaged or empty.
+        RejectedError: It is damaged or empty.
     """
-    table = _read_npy(path) if path.suffix == ".npy" else _read_annotations(path)
+    if (item.path / "coord.npy").is_file():
+        scene = read_folder(item, segment="segment.npy", aligned=True)
+        scene = replace(scene, coord=scene.coord - scene.coord.min(axis=0, initial=np.inf))
+        return replace(scene, boxes=_boxes(scene))
+    raw = item.path.is_dir()
+    table = _read_annotations(item.path / "Annotations") if raw else _read_npy(item.path)
     if len(table) == 0 or not np.isfinite(table).all():
-        raise DataError(f"{path}: the room has no points, or points that are not finite")
-    coord = table[:, :3] - table[:, :3].min(axis=0)
-    return Room(
-        name=name,
-        area=int(name.split("_")[1]),
-        coord=coord.astype(np.float32),
+        raise RejectedError("not_finite" if len(table) else "empty", f"{item.path}: no points, or some are not finite")
+    scene = Scene(
+        name=item.name,
+        coord=(table[:, :3] - table[:, :3].min(axis=0)).astype(np.float32),
         color=np.clip(np.rint(table[:, 3:6]), 0, 255).astype(np.uint8),
-        label=table[:, 6].astype(np.uint8),
+        normal=None,
+        segment=table[:, 6].astype(np.int16),
+        instance=table[:, 7].astype(np.int32),
+        split=item.split,
+        group=item.group,
+        aligned=True,
     )
+    return replace(scene, boxes=_boxes(scene)) if raw else scene
+
+
+def _boxes(scene: Scene) -> SceneBoxes:
+    return boxes_of_instances(scene, classes=[CLASSES.index(name) for name in BOX_CLASSES])
 
 
 def _read_npy(path: Path) -> NDArray[np.float64]:
     try:
         table = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); get it again or make it from the raw text") from error
+        raise RejectedError(
+            "unreadable", f"{path}: cannot be read ({error}); get it again or make it from the raw text"
+        ) from error
     if table.ndim != 2 or table.shape[1] != 7:
-        raise DataError(f"{path}: expected (N, 7) with x y z r g b label, got {table.shape}")
+        raise RejectedError("unreadable", f"{path}: expected (N, 7) with x y z r g b label, got {table.shape}")
     label = table[:, 6]
     if len(label) and not (np.isin(label, np.arange(len(CLASSES)))).all():
-        raise DataError(f"{path}: labels must be 0 to {len(CLASSES) - 1}, got {label.min():g} to {label.max():g}")
-    return table.astype(np.float64)
+        what = f"labels must be 0 to {len(CLASSES) - 1}, got {label.min():g} to {label.max():g}"
+        raise RejectedError("wrong_labels", f"{path}: {what}")
+    return np.column_stack([table.astype(np.float64), np.full(len(table), -1.0)])
 
 
 def _read_annotations(folder: Path) -> NDArray[np.float64]:
-    """Read the pieces of a room; a piece of an unknown class (stairs) is clutter, as in the official conversion."""
+    """Read the pieces of a room, each an instance; one of an unknown class (stairs) is clutter, as in official code.
+
+    Returns:
+        (N, 8): x y z r g b, class, number of the piece.
+    """
     tables = []
-    for path in sorted(folder.glob("*.txt")):
+    for number, path in enumerate(sorted(folder.glob("*.txt"))):
         piece = _read_text(path)
         name = path.stem.rpartition("_")[0]
         label = CLASSES.index(name if name in CLASSES else "clutter")
-        tables.append(np.column_stack([piece, np.full(len(piece), label, dtype=np.float64)]))
+        tables.append(np.column_stack([piece, np.tile([float(label), float(number)], (len(piece), 1))]))
     if not tables:
-        raise DataError(f"{folder}: there are no pieces such as chair_1.txt in it")
+        raise RejectedError("empty", f"{folder}: there are no pieces such as chair_1.txt in it")
     return np.concatenate(tables)
 
 
@@ -137,7 +145,11 @@ def _read_text(path: Path) -> NDArray[np.float64]:
     try:
         table = np.loadtxt(BytesIO(data), dtype=np.float64, ndmin=2)
     except ValueError as error:
-        raise DataError(f"{path}: {error}; expected six numbers per line (x y z r g b); repair the line") from error
+        what = "expected six numbers per line (x y z r g b); repair the line"
+        raise RejectedError("unreadable", f"{path}: {error}; {what}") from error
     if table.shape[1] != 6:
-        raise DataError(f"{path}: expected six numbers per line (x y z r g b), got {table.shape[1]}")
+        raise RejectedError("unreadable", f"{path}: expected six numbers per line (x y z r g b), got {table.shape[1]}")
     return table
+
+
+DATASET = SceneDataset(card=CARD, variants=VARIANTS, find=find)

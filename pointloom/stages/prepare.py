@@ -9,52 +9,76 @@ import logging
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from pointloom.errors import DataError
+from pointloom.errors import DataError, ParamsError
 from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
     from pointloom.data.journal import Journal
     from pointloom.data.records import Failure, ObjectPoints, ObjectRecord, StoreInfo
-    from pointloom.data.sources import SourceObject
-    from pointloom.datasets.rooms import RoomsInfo
+    from pointloom.data.scene_store import SceneStoreInfo
     from pointloom.stages.prepare_plan import Plan
 
 logger = logging.getLogger(__name__)
 
 
 Source = Literal[
-    "folder", "synthetic", "modelnet40", "modelnet_fewshot", "s3dis", "scanobjectnn", "shapenet55", "shapenetpart"
-]
+    "folder", "synthetic", "modelnet40", "modelnet_fewshot", "scanobjectnn", "shapenet55", "shapenetpart",
+    "synthetic_rooms", "scans", "s3dis", "scannet", "scannet_votenet", "pointcept", "sunrgbd",
+]  # fmt: skip
+SCENE_SOURCES = ("synthetic_rooms", "scans", "s3dis", "scannet", "scannet_votenet", "pointcept", "sunrgbd")
+
+
+class ScenePreparation(StageParams):
+    """What only scenes have."""
+
+    aligned: bool | None = Field(
+        default=None, description="whether axes are turned along the walls; only scannet must and few others may say"
+    )
+    unit: Literal["m", "cm", "mm"] = Field(default="m", description="of the files of source scans")
+    max_points: int = Field(
+        default=2_000_000, ge=1000, description="larger scenes are thinned on a grid, and a note says so"
+    )
+    labelled_scenes: str | None = Field(
+        default=None, description="list of the training scenes that keep their labels (LR); the others go to pretrain"
+    )
+    labelled_points: str | None = Field(
+        default=None, description="file of the points of training scenes that keep their labels (LA)"
+    )
+    sentences: list[str] = Field(default=[], description="ScanRefer's JSON files, for scannet and pointcept")
 
 
 class PrepareParams(StageParams):
     """What to prepare and how.
 
     Attributes:
-        source: ``folder`` reads the files of the source folder, ``synthetic`` generates labelled objects; any other is
-            a published data set whose official files are in the source folder (`pointloom datasets` lists them).
+        source: ``folder`` reads the files of the source folder and ``scans`` those of scenes, ``synthetic`` generates
+            labelled objects and ``synthetic_rooms`` labelled rooms; any other is a published data set whose official
+            files are in the source folder (`pointloom datasets` lists them).
         variant: Layout or version of a published data set; without meaning for ``folder`` and ``synthetic``.
-        num_objects: How many labelled objects ``synthetic`` generates; without meaning for ``folder``.
-        unlabelled_synthetic: How many further objects are generated for pre-training only; they never have a label.
-        num_points: Points per object in the store, in farthest-point order.
+        num_objects: How many labelled objects or rooms are generated; without meaning for other sources.
+        unlabelled_synthetic: How many further ones are generated for pre-training only; they never have a label.
+        num_points: Points per object in the store, in farthest-point order; points per generated room. Other scenes
+            keep all of theirs.
         seed: Of sampling, splits and generated objects.
         test_fraction: Part of the groups of each category that goes to test, where no list or column says so.
         up: Up axis of all files; ``auto`` goes by data set or format (glTF and OBJ y, DAE as declared, others z).
-        train_list: Text file of relative paths; itself relative to the workspace or else to the source folder.
+        train_list: Text file of relative paths or names of scenes; itself relative to the workspace or else to the
+            source folder.
         test_list: The same for the test split; files in neither list are left out.
         max_failure_ratio: The stage fails when more than this part of the inputs is quarantined.
         max_file_mb: Larger files are quarantined.
         timeout_s: Wall-clock limit per object.
         max_memory_gb: Memory limit of a worker process.
         num_workers: Worker processes; 0 means one per core.
+        scenes: What only scenes have.
     """
 
     source: Source
@@ -72,16 +96,17 @@ class PrepareParams(StageParams):
     timeout_s: float = Field(default=120.0, gt=0)
     max_memory_gb: float = Field(default=4.0, gt=0)
     num_workers: int = Field(default=0, ge=0)
+    scenes: ScenePreparation | None = None
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave an absent variant out, so that sections from before there were variants keep their digest."""
         values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if name != "variant" or value is not None}
+        return {name: v for name, v in values.items() if name not in ("variant", "scenes") or v is not None}
 
 
 def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metrics: MetricsOut, state: StateDir) -> None:
-    """Turn a folder of meshes and point clouds, or generated objects, into a prepared store.
+    """Turn a folder of meshes, clouds or scenes, or generated ones, into a prepared store.
 
     Raises:
         DataError: There is nothing to prepare, too much of it failed, or the disk is full.
@@ -98,21 +123,24 @@ def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metric
         run.log_artifact(dataset / "failures.jsonl")
 
 
-def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: Path) -> "StoreInfo | RoomsInfo":
+def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: Path) -> "StoreInfo | SceneStoreInfo":
     """Prepare without measuring or tracking.
 
     Raises:
         DataError: There is nothing to prepare, too much of it failed, or the disk is full.
+        ParamsError: Parameters do not fit the source.
         WorkspaceError: Another run is preparing into the same state folder.
     """
     from pointloom.data.journal import Journal
     from pointloom.data.shards import write_store
     from pointloom.stages.prepare_plan import plan_prepare
 
-    if params.source == "s3dis":
-        from pointloom.stages.prepare_rooms import prepare_rooms
+    if params.source in SCENE_SOURCES:
+        from pointloom.stages.prepare_scenes import prepare_scenes
 
-        return prepare_rooms(params, source=source, dataset=dataset)
+        return prepare_scenes(params, source=source, dataset=dataset)
+    if params.scenes is not None:
+        raise ParamsError(f"prepare.scenes: source {params.source} has objects, not scenes; remove it")
     plan = plan_prepare(params, source)
     listing = plan.listing
     work = state / "prepare"
@@ -120,7 +148,7 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
     try:
         with Journal(work / "objects.journal") as journal:
             failures = listing.failures + _work_off(params, plan, journal)
-            _check_failures(params, listing.objects, failures, dataset)
+            check_failures(params, listing.objects, failures, dataset)
             info = write_store(
                 dataset,
                 _finished(plan, journal),
@@ -189,10 +217,14 @@ def _finished(plan: "Plan", journal: "Journal") -> "Iterator[tuple[ObjectRecord,
             yield replace(record, name=name, category=o.category, group=o.group, split=o.split), points
 
 
-def _check_failures(
-    params: PrepareParams, objects: "list[SourceObject]", failures: "list[Failure]", dataset: Path
+def check_failures(
+    params: PrepareParams, objects: Sequence[object], failures: "Sequence[Failure]", dataset: Path
 ) -> None:
-    """Stop when too much was quarantined; files of unsupported formats do not count, they often lie beside others."""
+    """Stop when too much was quarantined; files of unsupported formats do not count, they often lie beside others.
+
+    Raises:
+        DataError: It is more than ``max_failure_ratio``.
+    """
     from pointloom.data.shards import write_failures
 
     reasons = Counter(f.reason for f in failures if f.reason != "unsupported")

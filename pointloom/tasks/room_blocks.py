@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointloom.datasets.rooms import RoomStore
+from pointloom.data.scene_store import SceneStore
 from pointloom.errors import DataError
 
 TRIES = 100
@@ -54,24 +54,31 @@ class BlockSampling:
     shift: float
 
 
+def rows_of_areas(store: SceneStore, areas: Sequence[int]) -> NDArray[np.int64]:
+    """Return the rows of the rooms of some areas, such as 5 for the group ``Area_5``."""
+    return np.flatnonzero(np.isin(store.groups, [f"Area_{area}" for area in areas]))
+
+
 class BlockLoader:
     """Random blocks of some rooms, as many per epoch as their points fill; a room's share is that of its points."""
 
     def __init__(
-        self, store: RoomStore, areas: Sequence[int], *, sampling: BlockSampling, batch_size: int, seed: int
+        self, store: SceneStore, areas: Sequence[int], *, sampling: BlockSampling, batch_size: int, seed: int
     ) -> None:
         """Read the rooms into memory.
 
         Raises:
             DataError: The areas have no rooms, or fewer points than one batch takes.
         """
-        rows = store.rows(areas)
+        rows = rows_of_areas(store, areas)
         if len(rows) == 0:
-            known = ", ".join(str(area) for area in np.unique(store.areas))
-            raise DataError(f"{store.path}: no rooms of areas {', '.join(map(str, areas))}; there are areas {known}")
-        rooms = [store.room(int(row)) for row in rows]
-        self.coords = [room.coord for room in rooms]
-        self.labels = [room.label.astype(np.int64) for room in rooms]
+            known = ", ".join(np.unique(store.groups))
+            raise DataError(f"{store.path}: no rooms of areas {', '.join(map(str, areas))}; there are {known}")
+        rooms = [store.scene(int(row)) for row in rows]
+        self.coords = [room.coord - room.coord.min(axis=0) for room in rooms]
+        self.labels = [room.segment.astype(np.int64) for room in rooms]
+        if any((labels < 0).any() for labels in self.labels):
+            raise DataError(f"{store.path}: some points have no class; blocks need rooms with a class for every point")
         self.num_classes = len(store.info.classes)
         self.sampling = sampling
         self.seed = seed

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from pointloom.data.scene_store import write_scenes
+from pointloom.data.scenes import Scene
 from pointloom.data.shards import ObjectStore
-from pointloom.datasets.rooms import write_rooms
-from pointloom.datasets.s3dis import Room
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks import ClassificationParams, PartSegmentationParams
@@ -176,11 +176,12 @@ def rooms(workspace: Path) -> Path:
     made = []
     for area, num in ((1, 800), (5, 400)):
         floor, wall = rng.uniform((0, 0, 0), (2, 2, 0.05), (num, 3)), rng.uniform((0, 0, 0.2), (2, 0.1, 2), (num, 3))
-        made.append(Room(
-            name=f"Area_{area}_office_1", area=area, coord=np.concatenate([floor, wall]).astype(np.float32),
-            color=np.zeros((2 * num, 3), np.uint8), label=np.repeat([0, 1], num).astype(np.uint8),
+        made.append(Scene(
+            name=f"Area_{area}_office_1", coord=np.concatenate([floor, wall]).astype(np.float32), color=None,
+            normal=None, segment=np.repeat([0, 1], num).astype(np.int16), instance=np.full(2 * num, -1, np.int32),
+            group=f"Area_{area}",
         ))  # fmt: skip
-    write_rooms(workspace / "rooms", made, classes=("floor", "wall"), source="test", settings={})
+    write_scenes(workspace / "rooms", made, classes=("floor", "wall"), box_classes=(), source="test", settings={})
     return workspace / "rooms"
 
 
@@ -206,7 +207,7 @@ def test_area_in_training_and_test_is_refused_before_training(workspace: Path) -
 
 
 def test_objects_are_refused_where_rooms_are_needed(workspace: Path) -> None:
-    with pytest.raises(DataError, match="expected 'rooms'"):
+    with pytest.raises(DataError, match="expected 'scenes'"):
         run(workspace, "rooms-objects", ROOMS)
 
 

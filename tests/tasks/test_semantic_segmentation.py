@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, jaccard_score
 
-from pointloom.datasets.rooms import RoomStore, write_rooms
-from pointloom.datasets.s3dis import Room
+from pointloom.data.scene_store import SceneStore, write_scenes
+from pointloom.data.scenes import Scene
 from pointloom.errors import DataError
 from pointloom.models import build_encoder
 from pointloom.tasks.room_blocks import BlockLoader, BlockSampling
@@ -38,7 +38,7 @@ def test_nothing_to_score_is_an_error() -> None:
         semantic_scores(np.zeros((3, 3), dtype=np.int64))
 
 
-def write_store(folder: Path) -> RoomStore:
+def write_store(folder: Path) -> SceneStore:
     """Two rooms of 3 x 2 m in areas 1 and 5: a floor and a wall; the one of area 1 has twice as many points."""
     rng = np.random.default_rng(0)
     rooms = []
@@ -46,11 +46,11 @@ def write_store(folder: Path) -> RoomStore:
         floor = rng.uniform((0, 0, 0), (3, 2, 0.05), (num, 3))
         wall = rng.uniform((0, 0, 0.2), (3, 0.1, 2.5), (num // 4, 3))
         coord = np.concatenate([floor, wall]).astype(np.float32)
-        label = np.repeat([0, 1], [num, num // 4]).astype(np.uint8)
-        rooms.append(Room(name=f"Area_{area}_office_1", area=area, coord=coord, color=np.zeros(coord.shape, np.uint8),
-                          label=label))  # fmt: skip
-    write_rooms(folder, rooms, classes=CLASSES, source="test", settings={})
-    return RoomStore(folder)
+        label = np.repeat([0, 1], [num, num // 4]).astype(np.int16)
+        rooms.append(Scene(f"Area_{area}_office_1", coord, None, None, label, np.full(len(coord), -1, np.int32),
+                           group=f"Area_{area}"))  # fmt: skip
+    write_scenes(folder, rooms, classes=CLASSES, box_classes=(), source="test", settings={})
+    return SceneStore(folder)
 
 
 def sampling(**changed: float) -> BlockSampling:
@@ -97,7 +97,7 @@ def test_batches_are_a_function_of_seed_epoch_and_step(tmp_path: Path) -> None:
 
 
 def test_area_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no rooms of areas 6; there are areas 1, 5"):
+    with pytest.raises(DataError, match=r"no rooms of areas 6; there are Area_1, Area_5"):
         BlockLoader(write_store(tmp_path / "rooms"), [6], sampling=sampling(), batch_size=8, seed=0)
 
 

@@ -24,7 +24,7 @@ from pointloom.stages.training import as_optimization, encoder_entry, summarise
 if TYPE_CHECKING:
     import torch
 
-    from pointloom.datasets.rooms import RoomStore
+    from pointloom.data.scene_store import SceneStore
     from pointloom.stages.finetune_tasks.base import Arrays
     from pointloom.stages.runs import StageRun
     from pointloom.tasks.room_blocks import BlockLoader
@@ -74,11 +74,11 @@ def run_semantic_segmentation(params: SemanticSegmentationParams, places: Places
     """
     import numpy as np
 
-    from pointloom.datasets.rooms import RoomStore
+    from pointloom.data.scene_store import SceneStore
     from pointloom.stages.runs import write_json
     from pointloom.train.checkpoint import read_card
 
-    store, card = RoomStore(places.dataset), read_card(places.encoder)
+    store, card = SceneStore(places.dataset), read_card(places.encoder)
     num_steps = _check(params, places, store)
     shaped_by = {"params": params.model_dump(mode="json"), "data": store.info.digest, "encoder": card.weights_sha256}
     with result_folder(places, shaped_by=shaped_by) as (folder, resume):
@@ -99,7 +99,7 @@ def run_semantic_segmentation(params: SemanticSegmentationParams, places: Places
     run.summary(summarise(runs, ("miou", "macc", "oa")))
 
 
-def _check(params: SemanticSegmentationParams, places: Places, store: "RoomStore") -> int:
+def _check(params: SemanticSegmentationParams, places: Places, store: "SceneStore") -> int:
     """Return the steps per epoch; find what cannot work before any training starts."""
     from pointloom.errors import ParamsError
 
@@ -116,7 +116,7 @@ def _check(params: SemanticSegmentationParams, places: Places, store: "RoomStore
 
 
 def _build(
-    params: SemanticSegmentationParams, encoder: Path, store: "RoomStore", class_weight: "torch.Tensor | None"
+    params: SemanticSegmentationParams, encoder: Path, store: "SceneStore", class_weight: "torch.Tensor | None"
 ) -> "SemanticSegmentation":
     from pointloom.tasks.semantic_segmentation import SemanticSegmentation
 
@@ -128,7 +128,7 @@ def _build(
     )
 
 
-def _loader(params: SemanticSegmentationParams, store: "RoomStore", *, areas: list[int], seed: int) -> "BlockLoader":
+def _loader(params: SemanticSegmentationParams, store: "SceneStore", *, areas: list[int], seed: int) -> "BlockLoader":
     from pointloom.tasks.room_blocks import BlockLoader, BlockSampling
 
     sampling = BlockSampling(
@@ -142,8 +142,10 @@ def _loader(params: SemanticSegmentationParams, store: "RoomStore", *, areas: li
 
 
 def _header(
-    params: SemanticSegmentationParams, store: "RoomStore", card: "EncoderCard", *, name: str
+    params: SemanticSegmentationParams, store: "SceneStore", card: "EncoderCard", *, name: str
 ) -> dict[str, Any]:
+    from pointloom.tasks.room_blocks import rows_of_areas
+
     return {
         "format": 1,
         "stage": "finetune",
@@ -152,8 +154,8 @@ def _header(
         "encoder": encoder_entry(card),
         "data": {
             "digest": store.info.digest,
-            "num_train": len(store.rows(params.train_areas)),
-            "num_test": len(store.rows(params.test_areas)),
+            "num_train": len(rows_of_areas(store, params.train_areas)),
+            "num_test": len(rows_of_areas(store, params.test_areas)),
             "classes": list(store.info.classes),
         },
         "protocol": {
@@ -179,12 +181,12 @@ def _train_and_test(job: RoomJob, advance: "Advance") -> "tuple[dict[str, Any], 
     import numpy as np
     import torch
 
-    from pointloom.datasets.rooms import RoomStore
+    from pointloom.data.scene_store import SceneStore
     from pointloom.tasks.semantic_segmentation import confusion_counts, semantic_scores
     from pointloom.train.device import best_device
     from pointloom.train.loop import fit
 
-    params, device, store = job.params, best_device(), RoomStore(job.dataset)
+    params, device, store = job.params, best_device(), SceneStore(job.dataset)
     train = _loader(params, store, areas=params.train_areas, seed=job.seed)
     test = _loader(params, store, areas=params.test_areas, seed=0)
     classes = store.info.classes
