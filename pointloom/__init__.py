@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from pointloom._version import __version__
 
 if TYPE_CHECKING:
-    from pointloom.encoder import PretrainedEncoder, load_encoder
+    from pointloom.encoder import PretrainedEncoder, PretrainedSceneEncoder, load_encoder
     from pointloom.report.hits import Hit
     from pointloom.shape_search import search
 
-__all__ = ["Hit", "PretrainedEncoder", "__version__", "load_encoder", "search"]
+__all__ = ["Hit", "PretrainedEncoder", "PretrainedSceneEncoder", "__version__", "load_encoder", "search"]
 
 _HOMES = {
     "Hit": "pointloom.report.hits",
     "PretrainedEncoder": "pointloom.encoder",
+    "PretrainedSceneEncoder": "pointloom.encoder",
     "load_encoder": "pointloom.encoder",
     "search": "pointloom.shape_search",
 }

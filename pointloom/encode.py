@@ -11,7 +11,7 @@ from pointloom.data.intake import Intake
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.records import ObjectPoints
 from pointloom.data.sources import SourceObject
-from pointloom.encoder import load_encoder
+from pointloom.encoder import load_object_encoder
 from pointloom.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
         DataError: No file could be used.
         CheckpointError: There is no such encoder.
     """
-    loaded = load_encoder(encoder)
+    loaded = load_object_encoder(encoder)
     num_points = loaded.card.num_points
     paths, clouds = [], []
     for path in tqdm(files, desc="read", unit="file", disable=len(files) < 10):

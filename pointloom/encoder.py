@@ -8,11 +8,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pointloom.data.scene_batches import pack, scene_points
+from pointloom.data.scene_transforms import grid_sample
+from pointloom.data.scenes import Scene
 from pointloom.data.transforms import unit_sphere
 from pointloom.errors import BackendError, DataError
+from pointloom.models import SCENE_ENCODERS
 from pointloom.ops import farthest_point_sampling, gather_points, interpolate_features
-from pointloom.structures import Encoder, Tokens, as_module
-from pointloom.train.checkpoint import EncoderCard, load_encoder_module
+from pointloom.ops.normals import estimate_normals
+from pointloom.structures import Encoder, SceneEncoder, Tokens, as_module
+from pointloom.train.checkpoint import EncoderCard, load_encoder_module, load_scene_encoder_module, read_card
 from pointloom.train.device import best_device
 
 BATCH = 64
@@ -91,8 +96,68 @@ def _spread(level: Tokens, coord: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 
     return interpolate_features(coord, level.centers, level.tokens)
 
 
-def load_encoder(location: str | Path, *, device: torch.device | str | None = None) -> PretrainedEncoder:
-    """Load an encoder from a folder or from MLflow.
+class PretrainedSceneEncoder:
+    """An encoder of scenes with its weights, ready to use.
+
+    Attributes:
+        card: What the encoder is, where its weights come from, and which labels they have seen.
+        module: The network.
+        device: Where it runs.
+    """
+
+    def __init__(self, module: SceneEncoder, card: EncoderCard, *, device: torch.device) -> None:
+        self.card = card
+        self.module = module
+        self.device = device
+        as_module(module).to(device).eval()
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        points: "NDArray[np.floating]",
+        color: NDArray[np.uint8] | None = None,
+        normal: "NDArray[np.floating] | None" = None,
+    ) -> NDArray[np.float32]:
+        """Return one feature vector per point, those of all resolutions one after the other.
+
+        The network sees one point per voxel; its features are spread to all points.
+
+        Args:
+            points: (n, 3) coordinates of one scene in metres, +Z up.
+            color: (n, 3) red, green, blue, 0 to 255; grey where it is unknown.
+            normal: (n, 3) unit normals; None estimates them.
+
+        Returns:
+            (n, d) features.
+
+        Raises:
+            DataError: Another shape, or values that are not finite.
+        """
+        coord = np.asarray(points, dtype=np.float32)
+        if coord.ndim != 2 or coord.shape[1] != 3 or not len(coord):
+            raise DataError(f"expected the points of one scene, shape (n, 3), got {np.shape(points)}")
+        if not np.isfinite(coord).all():
+            raise DataError("points must be finite, got NaN or infinity")
+        if normal is None:
+            normal = estimate_normals(torch.from_numpy(coord)).numpy()
+        unknown = np.full(len(coord), -1)
+        scene = scene_points(
+            Scene(
+                name="", coord=coord, color=color, normal=np.asarray(normal, dtype=np.float32),
+                segment=unknown.astype(np.int16), instance=unknown.astype(np.int32),
+            )
+        )  # fmt: skip
+        chosen, _ = grid_sample(scene.coord, self.module.voxel_size, None)
+        batch = pack([scene.take(chosen)], [0]).to(self.device)
+        whole = torch.from_numpy(scene.coord).to(self.device)
+        offset = torch.tensor([len(whole)], device=self.device)
+        return self.module.spread(self.module(batch), whole, offset).float().cpu().numpy()
+
+
+def load_encoder(
+    location: str | Path, *, device: torch.device | str | None = None
+) -> PretrainedEncoder | PretrainedSceneEncoder:
+    """Load an encoder of objects or of scenes from a folder or from MLflow.
 
     Args:
         location: A folder that a ``pretrain`` stage wrote, or an MLflow URI such as ``models:/demo-mae@newest`` or
@@ -103,8 +168,32 @@ def load_encoder(location: str | Path, *, device: torch.device | str | None = No
         CheckpointError: There is no encoder, or it is damaged.
         BackendError: An MLflow URI is given and MLflow cannot deliver it.
     """
+    folder = _local_folder(location)
+    if read_card(folder).builder in SCENE_ENCODERS:
+        return load_scene_encoder(folder, device=device)
+    return load_object_encoder(folder, device=device)
+
+
+def load_object_encoder(location: str | Path, *, device: torch.device | str | None = None) -> PretrainedEncoder:
+    """Load an encoder of objects; arguments as for ``load_encoder``.
+
+    Raises:
+        CheckpointError: There is no encoder, it is damaged, or it is one of scenes.
+        BackendError: An MLflow URI is given and MLflow cannot deliver it.
+    """
     module, card = load_encoder_module(_local_folder(location))
     return PretrainedEncoder(module, card, device=torch.device(device) if device else best_device())
+
+
+def load_scene_encoder(location: str | Path, *, device: torch.device | str | None = None) -> PretrainedSceneEncoder:
+    """Load an encoder of scenes; arguments as for ``load_encoder``.
+
+    Raises:
+        CheckpointError: There is no encoder, it is damaged, or it is one of objects.
+        BackendError: An MLflow URI is given and MLflow cannot deliver it.
+    """
+    module, card = load_scene_encoder_module(_local_folder(location))
+    return PretrainedSceneEncoder(module, card, device=torch.device(device) if device else best_device())
 
 
 def _local_folder(location: str | Path) -> Path:

@@ -13,7 +13,7 @@ from pointloom.data.quarantine import RejectedError
 from pointloom.data.shape_index import ShapeIndex
 from pointloom.data.shards import ObjectStore
 from pointloom.encode import read_shape
-from pointloom.encoder import load_encoder
+from pointloom.encoder import load_object_encoder
 from pointloom.errors import DataError, ParamsError, WorkspaceError
 from pointloom.methods.align import load_heads
 from pointloom.report.album import Album
@@ -242,7 +242,7 @@ def _embed_file(gallery: Gallery, path: Path, up: str | None) -> tuple[NDArray[n
         raise DataError(
             f"{gallery.encoder}: encoder and projections are from different runs; run `dvc repro align@{gallery.name}`"
         )
-    feature = load_encoder(gallery.encoder, device="cpu").encode(points.coord[: gallery.card.num_points])
+    feature = load_object_encoder(gallery.encoder, device="cpu").encode(points.coord[: gallery.card.num_points])
     with torch.inference_mode():
         (vector,) = heads.embed(torch.from_numpy(feature)).numpy()
     return vector, points.coord
