@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from pointloom.errors import ParamsError, WorkspaceError
 from pointloom.stages import STAGES
+from pointloom.stages.align_masked import MaskedFirstParams, MaskedParams, MaskedTogetherParams
 from pointloom.stages.params import EncoderArgs, StageParams
 from pointloom.stages.read_params import did_you_mean, read_yaml, validate
 from pointloom.workspace import WorkspaceChoices, init_workspace, params_text, template
@@ -25,6 +26,7 @@ SYSTEMS = "systems"
 FULL = "full"
 RANDOM = "random"
 SCRATCH = "scratch"
+MASKED: dict[str, type[MaskedParams]] = {"first": MaskedFirstParams, "together": MaskedTogetherParams}
 
 
 class TuningSpec(StageParams):
@@ -55,7 +57,11 @@ class RowSpec(StageParams):
     change: dict[str, Any] = Field(default={}, description="values that differ from the full method in pre-training")
     tuning: dict[str, Any] = Field(default={}, description="values that differ in fine-tuning")
     system: str | None = Field(default=None, description="another system than the table's")
-    encoder: Literal["own", "teacher"] = Field(default="own", description="teacher: the encoder of stage 1, as it is")
+    encoder: Literal["own", "teacher", "aligned"] = Field(
+        default="own",
+        description="teacher: the encoder of stage 1, as it is; aligned: one of a stage 1 of its own, to which the "
+        "changes belong, with the values of stage 2 for what it has of that",
+    )
     not_built: str | None = Field(default=None, description="why there is no such row here")
 
 
@@ -259,7 +265,9 @@ def build_params(name: str, table: TableSpec, profile: Params, *, seeds: int) ->
             params["align"][f"teacher_s{seed}"] = copy.deepcopy(aligned) | {"seed": seed}
         for row in built:
             encoder = _encoder_of(row, table.full, seed)
-            if encoder == f"{row.name}_s{seed}":
+            if aligned and row.encoder == "aligned":
+                params["align"][encoder] = _with_stage_2(aligned, base, row.change) | {"seed": seed}
+            elif encoder == f"{row.name}_s{seed}":
                 entry = method_entry(profile, read_system(row.system or table.system), row.change)
                 entry |= {"teacher": f"teacher_s{seed}"} if aligned else {}
                 params[system.stage][encoder] = entry | {"seed": seed}
@@ -301,6 +309,13 @@ def _encoder_of(row: RowSpec, full: RowSpec, seed: int) -> str:
         return f"teacher_s{seed}"
     same = row.system is None and row.change == full.change
     return f"{full.name if same else row.name}_s{seed}"
+
+
+def _with_stage_2(aligned: Params, second: Params, change: Params) -> Params:
+    """Return an entry of stage 1 with changes; ``masked`` takes the values of stage 2 that it has a name for."""
+    order = MASKED[change["masked.order"]]
+    shared = {key: value for key, value in second.items() if key in order.model_fields}
+    return changed(aligned | {"masked": shared}, change)
 
 
 def _add_views(params: Params, profile: Params, aligned: Params) -> None:

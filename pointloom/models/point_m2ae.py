@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,8 +16,11 @@ from pointloom.models.visible import Slots, put_back, visible_slots
 from pointloom.ops import gather_points, group_points, knn, max_over_points
 from pointloom.structures import Groups, Tokens
 
-RADII = (0.32, 0.64, 1.28)
-"""Reach of local attention per scale, in radii of the bounding sphere (the official fine-tuning settings)."""
+RADII = (0.16, 0.32, 0.64, 1.28)
+"""Reach of local attention per scale, finest of four first, in radii of the bounding sphere; the last three are the
+official fine-tuning settings."""
+
+Value = TypeVar("Value", int, float)
 
 POOLINGS = ("sum", "apart", "max", "mean", "class_token")
 
@@ -119,19 +122,8 @@ class PointM2AEEncoder(nn.Module):
         return self.num_groups, self.group_sizes, self.skip_near_origin
 
     def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
-        """Cut every cloud into patches of points, these into patches of patches and so on (section 3.1).
-
-        The first centres of a farthest point order are the farthest point sample of its centres, so the coarser scales
-        need no sampling of their own.
-        """
-        levels = [group_points(coord, self.num_groups[0], self.group_sizes[0], skip_near_origin=self.skip_near_origin)]
-        for number, size in zip(self.num_groups[1:], self.group_sizes[1:], strict=True):
-            finer = levels[-1].centers
-            centers = finer[:, :number]
-            index = knn(centers, finer, size)
-            neighborhood = gather_points(finer, index) - centers.unsqueeze(2)
-            levels.append(Groups(centers=centers, neighborhood=neighborhood, index=index))
-        return levels
+        """Cut every cloud into patches of points, these into patches of patches and so on."""
+        return cut_scales(coord, self.num_groups, self.group_sizes, skip_near_origin=self.skip_near_origin)
 
     def forward(self, groups: list[Groups], masks: list[Bool[Tensor, "b _"]] | None = None) -> list[Tokens]:
         """Encode the visible patches of all scales, finest first; clouds may show different numbers of them.
@@ -199,7 +191,8 @@ class PointM2AEEncoder(nn.Module):
         elif slots is not None and slots.valid is not None and self.leaky_padding:
             tokens, centers = tokens * slots.valid.unsqueeze(-1), centers * slots.valid.unsqueeze(-1)
             is_pair = slots.valid.unsqueeze(1) & slots.valid.unsqueeze(2)
-            blocked = ~is_pair & (torch.cdist(centers, centers) >= (self.radii or RADII)[scale])
+            radii = self.radii or RADII[-len(self.dims) :]
+            blocked = ~is_pair & (torch.cdist(centers, centers) >= radii[scale])
         elif slots is not None and slots.valid is not None:
             blocked = ~slots.valid.unsqueeze(1)
         if summary is None:
@@ -228,8 +221,37 @@ class PointM2AEEncoder(nn.Module):
         return top.mean(1) if self.pooling == "mean" else top.mean(1) + max_over_points(top)
 
 
+def cut_scales(
+    coord: Float[Tensor, "b n 3"],
+    num_groups: tuple[int, ...],
+    group_sizes: tuple[int, ...],
+    *,
+    skip_near_origin: float,
+) -> list[Groups]:
+    """Cut every cloud into patches of points, these into patches of patches and so on (section 3.1).
+
+    The first centres of a farthest point order are the farthest point sample of its centres, so the coarser scales
+    need no sampling of their own.
+
+    Args:
+        coord: Clouds.
+        num_groups: Patches per scale, finest first.
+        group_sizes: Members of a patch per scale.
+        skip_near_origin: Squared norm up to which points are no patch centres.
+    """
+    levels = [group_points(coord, num_groups[0], group_sizes[0], skip_near_origin=skip_near_origin)]
+    for number, size in zip(num_groups[1:], group_sizes[1:], strict=True):
+        finer = levels[-1].centers
+        centers = finer[:, :number]
+        index = knn(centers, finer, size)
+        neighborhood = gather_points(finer, index) - centers.unsqueeze(2)
+        levels.append(Groups(centers=centers, neighborhood=neighborhood, index=index))
+    return levels
+
+
 def point_m2ae_base(
     *,
+    scales: int = 3,
     depth: int = 5,
     point_group_size: int = 16,
     patch_group_size: int = 8,
@@ -238,16 +260,28 @@ def point_m2ae_base(
     pooling: str = "sum",
     skip_near_origin: float = 0.0,
 ) -> PointM2AEEncoder:
-    """Build the encoder of the Point-M2AE paper: 512, 256 and 64 patches of 96, 192 and 384 channels, 5 blocks each."""
+    """Build the encoder of the Point-M2AE paper: 512, 256 and 64 patches of 96, 192 and 384 channels, 5 blocks each.
+
+    Args:
+        scales: 3 in the paper; fewer leave out the finest ones, a fourth has 1024 patches of 48 channels (ablation,
+            table 11).
+        depth: Blocks per scale.
+        point_group_size: Points of a patch at the finest scale.
+        patch_group_size: Finer patches of a patch at the other scales.
+        drop_path: See ``PointM2AEEncoder``, as for the rest.
+        local_attention: Whether attention reaches as far as ``RADII`` only, where nothing is masked.
+        pooling: Global feature.
+        skip_near_origin: Squared norm up to which points are no patch centres.
+    """
     return PointM2AEEncoder(
-        num_groups=(512, 256, 64),
-        group_sizes=(point_group_size, patch_group_size, patch_group_size),
-        dims=(96, 192, 384),
+        num_groups=_coarsest(scales, (1024, 512, 256, 64)),
+        group_sizes=(point_group_size, *[patch_group_size] * (scales - 1)),
+        dims=_coarsest(scales, (48, 96, 192, 384)),
         depth=depth,
         num_heads=6,
         embed_hidden=(128, 256),
         drop_path=drop_path,
-        radii=RADII if local_attention else None,
+        radii=_coarsest(scales, RADII) if local_attention else None,
         pooling=pooling,
         init="official",
         skip_near_origin=skip_near_origin,
@@ -256,6 +290,7 @@ def point_m2ae_base(
 
 def point_m2ae_tiny(
     *,
+    scales: int = 3,
     depth: int = 2,
     point_group_size: int = 16,
     patch_group_size: int = 8,
@@ -264,17 +299,31 @@ def point_m2ae_tiny(
     pooling: str = "sum",
     skip_near_origin: float = 0.0,
 ) -> PointM2AEEncoder:
-    """Build the encoder for two CPU cores: 128, 64 and 32 patches of 48, 96 and 192 channels, 2 blocks each."""
+    """Build the encoder for two CPU cores: 128, 64 and 32 patches of 48, 96 and 192 channels, 2 blocks each.
+
+    A fourth scale has 256 patches of 24 channels; see ``point_m2ae_base`` for the arguments.
+    """
     return PointM2AEEncoder(
-        num_groups=(128, 64, 32),
-        group_sizes=(point_group_size, patch_group_size, patch_group_size),
-        dims=(48, 96, 192),
+        num_groups=_coarsest(scales, (256, 128, 64, 32)),
+        group_sizes=(point_group_size, *[patch_group_size] * (scales - 1)),
+        dims=_coarsest(scales, (24, 48, 96, 192)),
         depth=depth,
         num_heads=6,
         embed_hidden=(32, 64),
         drop_path=drop_path,
-        radii=RADII if local_attention else None,
+        radii=_coarsest(scales, RADII) if local_attention else None,
         pooling=pooling,
         init="xavier",
         skip_near_origin=skip_near_origin,
     )
+
+
+def _coarsest(scales: int, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Return the values of the coarsest scales.
+
+    Raises:
+        ValueError: There are not so many scales.
+    """
+    if not 1 <= scales <= len(values):
+        raise ValueError(f"scales must be 1 to {len(values)}, got {scales}")
+    return values[-scales:]

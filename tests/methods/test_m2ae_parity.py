@@ -183,7 +183,7 @@ def test_classifiers_equal_the_official_ones(golden: Path, file: str, num_classe
     if file.endswith("full"):
         encoder = point_m2ae_base(drop_path=0.0, local_attention=True, skip_near_origin=OFFICIAL_CUDA)
     else:
-        encoder = small_encoder(radii=RADII, pooling="apart" if file.startswith("scan") else "sum")
+        encoder = small_encoder(radii=RADII[-3:], pooling="apart" if file.startswith("scan") else "sum")
     model = nn.ModuleDict({"encoder": encoder, "head": mlp3_head(encoder.global_dim, num_classes=num_classes)})
     load_formula(model, {"encoder.norms.2": "norm", "head": "cls_head_finetune"})
     model.eval()

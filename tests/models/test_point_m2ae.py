@@ -95,7 +95,7 @@ def test_class_token_equals_a_token_at_the_origin_computed_by_hand(local: bool) 
         position = encoder.position_embeds[scale](torch.cat([level.centers, torch.zeros(2, 1, 3)], dim=1))
         blocked = torch.zeros(2, number + 1, number + 1, dtype=torch.bool)
         if local:
-            blocked[:, :-1, :-1] = torch.cdist(level.centers, level.centers) >= RADII[scale]
+            blocked[:, :-1, :-1] = torch.cdist(level.centers, level.centers) >= RADII[1 + scale]
         encoded = encoder.transformers[scale](torch.cat([raw, summary], dim=1), position, blocked)
         finer, summary = encoded[:, :-1], encoded[:, -1:]
     found = encoder(groups)
@@ -153,3 +153,22 @@ def test_scales_that_do_not_fit_each_other_are_refused() -> None:
         PointM2AEEncoder(num_groups=(8, 4, 2), group_sizes=(4, 4), **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot have more patches than the finer one"):
         PointM2AEEncoder(num_groups=(4, 8), group_sizes=(4, 4), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("scales", "groups", "dims"), [(1, (32,), (192,)), (2, (64, 32), (96, 192))])
+def test_fewer_scales_are_the_coarsest_ones(scales: int, groups: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    encoder = point_m2ae_tiny(scales=scales, point_group_size=12, local_attention=True).eval()
+    assert (encoder.num_groups, encoder.dims) == (groups, dims)
+    assert encoder.radii == RADII[-scales:]
+    coord = torch.randn(2, 96, 3)
+    feature = encoder.pool(encoder(encoder.group(coord)))
+    assert feature.shape == (2, 192)
+    assert [level.neighborhood.shape[2] for level in encoder.group(coord)] == [12, 8][:scales]
+
+
+def test_fourth_scale_is_finer_than_the_three_of_the_paper() -> None:
+    three, four = point_m2ae_tiny(), point_m2ae_tiny(scales=4)
+    assert four.num_groups == (256, *three.num_groups)
+    assert four.dims == (24, *three.dims)
+    with pytest.raises(ParamsError, match="scales must be 1 to 4, got 5"):
+        build_encoder("point_m2ae_tiny", scales=5)

@@ -66,8 +66,12 @@ def test_encoder_curve_and_pictures_are_written_and_a_second_run_gives_the_same(
     ("changed", "message"),
     [
         (
-            {"encoder": "point_mae_tiny", "encoder_args": {}},
-            "method m2ae pre-trains point_m2ae encoders, got 'point_mae_tiny'",
+            {"encoder": "pointnet", "encoder_args": {}},
+            "method m2ae pre-trains point_m2ae and point_mae encoders, got 'pointnet'",
+        ),
+        (
+            {"encoder": "point_mae_tiny", "encoder_args": {"num_groups": 96}},
+            r"pretrain: finer_groups are ever more patches below those of a plain encoder, got \(128, 64\) and \(96,\)",
         ),
         ({"decoder_stages": 4}, "pretrain: decoder_stages must be 1 to 3"),
         ({"mask_ratio": 0.01}, "pretrain: mask_ratio 0.01 of 32 groups hides none or all"),

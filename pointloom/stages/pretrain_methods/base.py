@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
+from pointloom.stages.params import EncoderArgs, GrowingParams, OptimParams, SamplingParams
 
 
-class LearningParams(StageParams):
+class LearningParams(GrowingParams):
     """Parameters that stage ``pretrain`` itself reads; every method adds its own."""
 
     method: str
@@ -21,3 +21,9 @@ class LearningParams(StageParams):
     seed: int = Field(ge=0)
     sampling: SamplingParams
     optim: OptimParams
+    svm_every: int = Field(
+        default=0,
+        ge=0,
+        description="after every so many epochs, the papers' linear SVM (C 0.01) on frozen features of the labelled "
+        "objects is logged, as Point-M2AE's code does; nothing is chosen by it; 0 = never",
+    )

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from pointloom.methods.m2ae import M2AE
 
 
+FINER_GROUPS = {"point_mae_small": (512, 256), "point_mae_tiny": (128, 64)}
+"""Plain encoder -> patches of the scales that are decoded below it: those of the hierarchical encoder of its size."""
+
+
 class M2AEParams(LearningParams):
     """Point-M2AE (Zhang et al., 2022)."""
 
@@ -46,10 +50,11 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
     from pointloom.methods.m2ae import M2AE
     from pointloom.models import build_encoder
     from pointloom.models.point_m2ae import PointM2AEEncoder
+    from pointloom.models.point_mae import PointMAEEncoder
 
     encoder = build_encoder(params.encoder, **params.encoder_args)
-    if not isinstance(encoder, PointM2AEEncoder):
-        raise ParamsError(f"method m2ae pre-trains point_m2ae encoders, got {params.encoder!r}")
+    if not isinstance(encoder, PointM2AEEncoder | PointMAEEncoder):
+        raise ParamsError(f"method m2ae pre-trains point_m2ae and point_mae encoders, got {params.encoder!r}")
     encoder.embed_visible_only = params.embed_visible_only
     return M2AE(
         encoder,
@@ -65,4 +70,5 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
         loss_norm=params.loss_norm,
         small_start=params.small_start,
         compat=params.compat,
+        finer_groups=FINER_GROUPS.get(params.encoder, ()),
     )
