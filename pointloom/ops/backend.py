@@ -11,7 +11,7 @@ from pointloom.errors import BackendError
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("torch", "numba", "triton")
+BACKENDS = ("torch", "numba", "triton", "pointnet2")
 ENVIRONMENT_VARIABLE = "POINTLOOM_OPS_BACKEND"
 
 
@@ -28,9 +28,10 @@ def choose_backend(device: torch.device, requested: str | None = None) -> str:
         requested: Explicit choice; wins over the environment variable ``POINTLOOM_OPS_BACKEND``.
 
     Returns:
-        ``torch`` (reference, any device; the default on GPUs), ``numba`` (fast, CPU tensors only; the default there) or
-        ``triton`` (CUDA tensors; on a CPU only in Triton's interpreter). What an operation has no kernel for in the
-        chosen backend, it does with torch.
+        ``torch`` (reference, any device; the default on GPUs), ``numba`` (fast, CPU tensors only; the default there),
+        ``triton`` (CUDA tensors; on a CPU only in Triton's interpreter) or ``pointnet2`` (CUDA tensors; kernels of the
+        package pointnet2_ops, where it is installed). What an operation has no kernel for in the chosen backend, it
+        does with torch.
 
     Raises:
         BackendError: The name is unknown, or the backend cannot work on this device.
@@ -45,6 +46,8 @@ def choose_backend(device: torch.device, requested: str | None = None) -> str:
         raise BackendError(f"the numba backend works on CPU tensors, got {device}; use the torch backend there")
     if backend == "triton":
         _check_triton(device)
+    if backend == "pointnet2":
+        _check_pointnet2(device)
     _announce(backend, device.type)
     return backend
 
@@ -56,3 +59,13 @@ def _check_triton(device: torch.device) -> None:
         raise BackendError(
             f"the triton backend works on CUDA tensors, got {device}; TRITON_INTERPRET=1 lets it run slowly anywhere"
         )
+
+
+def _check_pointnet2(device: torch.device) -> None:
+    if importlib.util.find_spec("pointnet2_ops") is None:
+        raise BackendError(
+            "the pointnet2 backend needs the package pointnet2_ops, which is compiled from source with a CUDA toolkit; "
+            "the triton backend needs no compiler"
+        )
+    if device.type != "cuda":
+        raise BackendError(f"the pointnet2 backend works on CUDA tensors, got {device}")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointloom.kernels import pointnet2
 from pointloom.kernels.balls import ball_clouds
 from pointloom.kernels.nearest import knn_clouds
 from pointloom.ops.backend import choose_backend
@@ -14,6 +15,7 @@ from pointloom.ops.segments import even_starts, require_finite, starts_of
 
 _MAX_PAIRS = 2**24  # distances that the torch reference holds at once
 _INDEX_BITS = 32
+THREE = 3  # neighbours that pointnet2_ops has a kernel for
 
 
 def knn(
@@ -35,7 +37,9 @@ def knn(
         raise ValueError(f"cannot find {k} neighbours in clouds of {N} points; give 1 to {N}")
     query, coord = _plain(query), _plain(coord)
     chosen = choose_backend(coord.device, backend)
-    if chosen == "torch":
+    if chosen == "pointnet2" and k == THREE:
+        return pointnet2.three_nearest(query, coord)
+    if chosen not in _KNN:
         return _in_blocks(lambda part: _knn_torch(part, coord, k), query, N)
     starts, ends = even_starts(B, M), even_starts(B, N)
     return _KNN[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, k).view(B, M, k)
@@ -82,7 +86,7 @@ def knn_ragged(
         raise ValueError(f"cannot find {k} neighbours: the smallest cloud has {smallest} points")
     query, coord = _plain(query), _plain(coord)
     chosen = choose_backend(coord.device, backend)
-    if chosen != "torch":
+    if chosen in _KNN:
         index = _KNN[chosen](query, query_starts, coord, starts, k)
     else:
         index = _cloud_by_cloud(lambda q, c: knn(q, c, k, backend="torch"), query, query_starts, coord, starts)
@@ -114,7 +118,9 @@ def ball_query(
     (B, M, _), N = query.shape, coord.shape[1]
     query, coord = _plain(query), _plain(coord)
     chosen = choose_backend(coord.device, backend)
-    if chosen == "torch":
+    if chosen == "pointnet2":
+        return pointnet2.in_ball(query, coord, radius=radius, num=num)
+    if chosen not in _BALL:
         return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
     starts, ends = even_starts(B, M), even_starts(B, N)
     return _BALL[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, radius, num).view(B, M, num)
@@ -152,7 +158,7 @@ def ball_query_ragged(
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
     query, coord = _plain(query), _plain(coord)
     chosen = choose_backend(coord.device, backend)
-    if chosen != "torch":
+    if chosen in _BALL:
         index = _BALL[chosen](query, query_starts, coord, starts, radius, num)
     else:
         index = _cloud_by_cloud(

@@ -1,6 +1,6 @@
 """Farthest point sampling: the reference in torch, and kernels that skip what cannot change.
 
-All of them are exact and agree index by index: the first index is ``start``, the next one is the first index with the
+All of ours are exact and agree index by index: the first index is ``start``, the next one is the first index with the
 largest squared distance (float32, plain differences) to the points chosen so far.
 """
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointloom.kernels import pointnet2
 from pointloom.kernels.farthest import fps_clouds
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.segments import even_starts, require_finite, starts_of
@@ -46,7 +47,9 @@ def farthest_point_sampling(
     coord = coord.detach().float().contiguous()
     require_finite(coord)
     chosen_backend = choose_backend(coord.device, backend)
-    if chosen_backend == "torch":
+    if chosen_backend == "pointnet2" and start == 0 and skip_near_origin == pointnet2.NEAR_ORIGIN:
+        return pointnet2.farthest_points(coord, num)
+    if chosen_backend not in _FPS:
         return _fps_torch(coord, num, start, skip_near_origin)
     starts, ends = even_starts(B, N), even_starts(B, num)
     return _FPS[chosen_backend](coord.view(-1, 3), starts, ends, start, skip_near_origin).view(B, num)
@@ -88,7 +91,7 @@ def farthest_point_sampling_ragged(
     require_finite(coord)
     ends = torch.cat([wanted.new_zeros(1), wanted.cumsum(0)])
     chosen_backend = choose_backend(coord.device, backend)
-    if chosen_backend != "torch":
+    if chosen_backend in _FPS:
         chosen = _FPS[chosen_backend](coord, starts, ends, start, skip_near_origin)
     else:
         clouds = zip(coord.split(starts.diff().tolist()), wanted.tolist(), strict=True)
