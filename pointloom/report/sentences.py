@@ -119,7 +119,13 @@ def count(number: int, noun: str) -> str:
 
 def protocol_title(protocol: str) -> str:
     """Return the name of a probe protocol in words."""
-    titles = {"svm": "linear SVM", "linear": "linear classifier", "mlp3": "three-layer MLP"}
+    titles = {
+        "svm": "linear SVM",
+        "linear": "linear classifier",
+        "mlp3": "three-layer MLP",
+        "text": "classification by text, no training (names of classes were in training captions: not zero-shot)",
+        "zero_shot": "zero-shot by text, among classes whose names were in no training caption",
+    }
     if protocol.startswith("few_shot"):
         way, _, shot = protocol.removeprefix("few_shot_").rstrip("s").partition("w")
         return f"few-shot, {way}-way {shot}-shot"

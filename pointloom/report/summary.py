@@ -122,10 +122,11 @@ def probe_rows(inputs: ReportInputs, *, baseline: Baseline, bootstrap: Bootstrap
             if not runs:
                 continue
             few_shot = protocol.startswith("few_shot")
-            row = _header(result) | _accuracies(runs, None if few_shot else _num_test(result))
+            row = _header(result) | _accuracies(runs, None if few_shot else runs[0].get("num_test", _num_test(result)))
             row |= {"protocol": protocol, "difference": None} | _compared_with(result, baseline)
             row["repeat"] = "episode" if few_shot else "seed"
             row["C"] = sorted({float(run["C"]) for run in runs if run.get("C") is not None})
+            row |= {key: runs[0].get(key) for key in ("num_classes", "classes_named", "chance")}
             reference = inputs.probe.get(row["baseline"])
             if reference is not None:
                 first, second = select_outcomes(result, protocol), select_outcomes(reference, protocol)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ResultOut, StateDir
+from pointloom.stages.frozen_features import frozen_features, labelled_split
 from pointloom.stages.params import GrowingParams, HeadParams, SamplingParams, StageParams
 from pointloom.stages.probe_scenes import SceneProbeParams, run_scene_probe
+from pointloom.stages.probe_text import NamingTest, TextProbeParams
 from pointloom.stages.training import as_sampling, result_header, summarise
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ class ObjectProbeParams(GrowingParams):
     linear: HeadParams | None = Field(description="null leaves the protocol out")
     mlp3: HeadParams | None = Field(description="null leaves the protocol out")
     few_shot: FewShotParams | None = Field(description="null leaves the protocol out")
+    text: TextProbeParams | None = Field(
+        default=None, description="name the test objects by text, with an encoder of stage align; null: do not"
+    )
 
 
 ProbeParams = Annotated[ObjectProbeParams | SceneProbeParams, Field(discriminator="task")]
@@ -104,22 +109,25 @@ def _probe_objects(params: ObjectProbeParams, *, dataset: Path, encoder: Path, r
 
     store, card = ObjectStore(dataset), read_card(encoder)
     header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params))
-    runs: list[dict[str, Any]] = []
-    predictions: list[NDArray[np.int64]] = []
+    naming = NamingTest(encoder, store, params.text) if params.text else None
+    found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
     with replaced_folder(result) as folder:
         for seed in params.seeds:
             module = _build(encoder, seed)
-            feature = _features(module, store, params, seed=seed)
+            feature = frozen_features(
+                module, store, sampling=params.sampling, draws=params.draws, precision=params.precision, seed=seed,
+                label=f"features, seed {seed}",
+            )  # fmt: skip
             if seed == params.seeds[0]:
                 _write_features(folder / "features.npz", module, store, feature, params)
-            split = _split(store, feature)
+            split = labelled_split(store, feature)
             if split is not None:
-                for record, prediction in _run_protocols(params, split, seed, len(store.info.classes)):
-                    runs.append(record)
-                    predictions.extend([] if prediction is None else [prediction])
+                found += _run_protocols(params, split, seed, len(store.info.classes))
+            if naming is not None:
+                found += naming.run(feature, seed)
+        runs = [record for record, _ in found]
         write_json(folder / "result.json", header | {"runs": runs})
-        if predictions:
-            _write_predictions(folder, store, runs, predictions)
+        _write_predictions(folder, store, found)
     for protocol in dict.fromkeys(record["protocol"] for record in runs):
         chosen = [record for record in runs if record["protocol"] == protocol]
         run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
@@ -132,6 +140,7 @@ def _protocol(params: ObjectProbeParams) -> dict[str, Any]:
         "draws": params.draws,
         "svm": params.svm.model_dump() if params.svm else None,
         "few_shot": params.few_shot.model_dump() if params.few_shot else None,
+        **({"text": params.text.model_dump()} if params.text else {}),
         "seed_covers": "point draws, folds, heads, episodes; all weights where the encoder is untrained",
     }
 
@@ -147,54 +156,6 @@ def _build(folder: Path, seed: int) -> "Encoder":
     torch.manual_seed(seed)
     untrained = card.method == "untrained"
     return build_encoder(card.builder, **card.builder_args) if untrained else load_encoder_module(folder)[0]
-
-
-def _features(
-    module: "Encoder", store: "ObjectStore", params: ObjectProbeParams, *, seed: int
-) -> "NDArray[np.float32]":
-    """Return (all objects, d) features, averaged over draws of the points."""
-    import numpy as np
-    import torch
-    from tqdm import tqdm
-
-    from pointloom.data.objects import ObjectLoader
-    from pointloom.structures import as_module
-    from pointloom.train.allocator import keep_freed_memory
-    from pointloom.train.device import best_device
-
-    keep_freed_memory()
-    device = best_device()
-    as_module(module).to(device).eval()
-    rows = np.arange(len(store))
-    loader = ObjectLoader(store, rows, sampling=as_sampling(params.sampling), batch_size=64, seed=seed)
-    total = torch.zeros(len(rows), module.global_dim)
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"),
-        tqdm(total=len(rows) * params.draws, desc=f"features, seed {seed}", unit="cloud") as bar,
-    ):
-        for draw in range(params.draws):
-            for batch in loader.draw(1 + draw):
-                pooled = module.pool(module(module.group(batch.coord.to(device))))
-                total[batch.row] += pooled.float().cpu() / params.draws
-                bar.update(len(pooled))
-    return total.numpy()
-
-
-def _split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Split | None":
-    from pointloom.tasks.probing import Split
-
-    train, test = (store.rows(split) for split in ("train", "test"))
-    train, test = train[store.labels[train] >= 0], test[store.labels[test] >= 0]
-    if len(store.info.classes) < 2 or len(train) == 0 or len(test) == 0:
-        return None
-    return Split(
-        train=feature[train],
-        train_label=store.labels[train],
-        train_group=store.groups[train],
-        test=feature[test],
-        test_label=store.labels[test],
-    )
 
 
 def _run_protocols(
@@ -245,20 +206,23 @@ def _run_protocols(
 
 
 def _write_predictions(
-    folder: Path, store: "ObjectStore", runs: list[dict[str, Any]], predictions: "list[NDArray[np.int64]]"
+    folder: Path, store: "ObjectStore", found: "list[tuple[dict[str, Any], NDArray[np.int64] | None]]"
 ) -> None:
+    """Keep the predictions of all runs that name every labelled test object."""
     import numpy as np
 
     rows = store.rows("test")
     rows = rows[store.labels[rows] >= 0]
-    whole = [record for record in runs if not record["protocol"].startswith("few_shot")]
+    whole = [(record, prediction) for record, prediction in found if prediction is not None]
+    if not whole:
+        return
     np.savez_compressed(
         folder / "predictions.npz",
         uid=store.uids[rows],
         label=store.labels[rows],
-        prediction=np.stack(predictions).astype(np.int16),
-        protocol=np.array([record["protocol"] for record in whole]),
-        seed=np.array([record["seed"] for record in whole]),
+        prediction=np.stack([prediction for _, prediction in whole]).astype(np.int16),
+        protocol=np.array([record["protocol"] for record, _ in whole]),
+        seed=np.array([record["seed"] for record, _ in whole]),
     )
 
 

@@ -1,6 +1,7 @@
 """Text teachers opened again for words that were not known when the features were made."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,23 @@ def open_text_teacher(store: FeatureStore, name: str, *, device: torch.device | 
         CheckpointError: Its weights are missing, or are not those that made the features.
         DataError: The features have no such text teacher.
     """
-    saved = store.reopen(name)
+    return open_saved_teacher(store.reopen(name), name=name, where=store.path, device=device)
+
+
+def open_saved_teacher(
+    saved: Mapping[str, Any], *, name: str, where: Path, device: torch.device | None = None
+) -> TextTeacher:
+    """Open a text teacher from what was kept of it.
+
+    Args:
+        saved: What its loader needs.
+        name: Of the teacher.
+        where: What it belongs to, for messages.
+        device: Where to compute, by default the CPU.
+
+    Raises:
+        CheckpointError: Its weights are missing, or are not those that were used.
+    """
     if saved["teacher"] == "bag_of_words":
         return TextTeacher(load_bag_of_words(saved), name=name)
     options: dict[str, Any] = {key: saved[key] for key in ("weights", "architecture", "quick_gelu", "precision")}
@@ -63,6 +80,6 @@ def open_text_teacher(store: FeatureStore, name: str, *, device: torch.device | 
     if made != found:
         raise CheckpointError(
             f"{saved['weights']}: these weights ({found[:12]}) are not those that made the features {name!r} in "
-            f"{store.path} ({made[:12]}); restore them, or run `pointloom embed` again"
+            f"{where} ({made[:12]}); restore them, or run `pointloom embed` again"
         )
     return TextTeacher(clip, name=name)

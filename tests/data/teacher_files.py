@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pointloom.data.feature_files import FeatureInfo, FeaturesInfo, ObjectFeatures, write_features
 from pointloom.data.features import FeatureStore
+from pointloom.teachers.offline_text import BagOfWords
 
 TEXT, VIEWS, CAPTIONS = 12, 4, 3
 IMAGES = {"look": ("rgb", 10), "sight_rgb": ("rgb", 8), "sight_depth": ("depth", 8)}
@@ -24,6 +25,7 @@ def write_teachers(
     without_text: Sequence[int] = (),
     without_views: Sequence[int] = (),
     noise_rows: Sequence[int] = (),
+    tower: BagOfWords | None = None,
 ) -> FeatureStore:
     """Write features that depend on the class: its vector plus a little noise.
 
@@ -37,6 +39,7 @@ def write_teachers(
         without_text: Rows without captions.
         without_views: Rows without views.
         noise_rows: Rows whose vectors and captions are replaced by noise.
+        tower: Text teacher whose vectors of the captions are written, None for vectors that depend on the class.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -44,6 +47,9 @@ def write_teachers(
     prototypes = {name: rng.normal(size=(len(classes), dim)) for name, dim in dims.items()}
     rows = [_object(rng, row, uid, list(classes).index(category), prototypes, without_text, without_views, noise_rows)
             for row, (uid, category) in enumerate(zip(uids, categories, strict=True))]  # fmt: skip
+    if tower is not None:
+        for category, found in zip(categories, rows, strict=True):
+            found["words"] = tower.encode_text(texts(category, 0))
     objects = [
         ObjectFeatures(uid, () if row in without_text else texts(category, row),
                        () if row in without_text else text_ids(list(classes).index(category), row), found)
@@ -54,7 +60,7 @@ def write_teachers(
         teachers.append(FeatureInfo(name, "image", source, name.split("_")[0], dim, f"key-{name}"))  # type: ignore[arg-type]
     info = FeaturesInfo(tuple(teachers), tuple(classes), dataset_digest, "views", "captions", True, CAPTIONS, VIEWS)
     class_text = {"words": prototypes["words"].astype(np.float32)}
-    write_features(folder, objects, info=info, class_text=class_text, reopen={"words": {}})
+    write_features(folder, objects, info=info, class_text=class_text, reopen={"words": tower.saved() if tower else {}})
     return FeatureStore(folder)
 
 

@@ -1,5 +1,6 @@
 """Stages align and distill on a few clouds with features on disk: complete, repeatable, blind to test objects."""
 
+import csv
 import json
 import shutil
 import signal
@@ -33,13 +34,13 @@ OPTIM = {
 ENCODER_ARGS = {"num_groups": 8, "group_size": 8, "class_token": True, "drop_path": 0.0}
 
 
-def write_objects(folder: Path) -> ObjectStore:
+def write_objects(folder: Path, classes: tuple[str, ...] = CLASSES, *, seed: int = 0) -> ObjectStore:
     """Write 36 clouds of three shapes that are easy to tell apart; every third object is a test object."""
-    rng = np.random.default_rng(0)
-    stretch = {"ball": (1, 1, 1), "needle": (0.1, 0.1, 1), "plate": (1, 1, 0.05)}
+    rng = np.random.default_rng(seed)
+    stretch = dict(zip(classes, ((1, 1, 1), (0.1, 0.1, 1), (1, 1, 0.05)), strict=True))
     objects = []
     for number in range(36):
-        category = CLASSES[number % 3]
+        category = classes[number % 3]
         record = ObjectRecord(
             uid=f"o{number:02d}", path=f"{number}", name=f"{number}", category=category, group=f"g{number}",
             split="test" if number // 3 % 3 == 2 else "train", up_axis="z", transform=tuple(np.eye(4).ravel()),
@@ -120,6 +121,73 @@ def test_alignment_learns_to_name_shapes_and_writes_everything(workspace: Path) 
     interval = next(each for each in found["intervals"] if each["metric"] == "top1")
     assert interval["low"] <= interval["mean"] <= interval["high"] <= 100
     assert interval["chance"] == pytest.approx(100 / 3)
+
+
+TOGETHER = {
+    "order": "together", "mask": "random", "mask_ratio": 0.5, "decoder_depth": 1, "decoder_heads": 6,
+    "local_weight": 1.0, "shuffle": True, "global_depth": 1, "momentum": 0.9,
+}  # fmt: skip
+FIRST = {"order": "first", "mask": "random", "mask_ratio": 0.5, "decoder_depth": 1, "decoder_heads": 6, "epochs": 1}
+
+
+def test_joint_training_has_the_losses_of_both_stages_and_writes_an_aligned_encoder(workspace: Path) -> None:
+    found = run_align(workspace, "joint", masked=TOGETHER)
+    folder = workspace / "models/joint"
+    (header, *rows) = csv.reader((folder / "curves.csv").open())
+    assert {"loss/text", "loss/look", "loss/sight", "loss/local", "loss/global"} <= set(header)
+    parts = [header.index(name) for name in header if name.startswith("loss/")]
+    for row in rows:
+        assert float(row[header.index("loss")]) == pytest.approx(sum(float(row[i]) for i in parts), rel=1e-4)
+    plain, joint = (load_encoder_module(workspace / "models" / name)[0] for name in ("short", "joint"))
+    assert plain.state_dict().keys() == joint.state_dict().keys()
+    assert found["encoder"]["labels"] == "captions"
+    assert (folder / "encoder.safetensors").read_bytes() != (
+        workspace / "models/short/encoder.safetensors"
+    ).read_bytes()
+
+
+def test_reversed_order_aligns_an_encoder_that_has_learned_to_fill_in_points(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for method in (Distill, Align):
+        forward = method.forward
+
+        def record(self: Any, batch: Any, forward: Any = forward, name: str = method.__name__) -> Any:
+            order.append(name)
+            return forward(self, batch)
+
+        monkeypatch.setattr(method, "forward", record)
+    run_align(workspace, "reversed", masked=FIRST)
+    assert order == ["Distill"] * 3 + ["Align"] * 6
+    (header, row) = csv.reader((workspace / "models/reversed/curves_first.csv").open())
+    assert header[:3] == ["epoch", "loss", "loss/local"]
+    assert float(row[1]) > 0
+    assert not list((workspace / "state").glob("align*/*"))
+
+
+def test_reversed_order_resumes_in_its_second_part_bit_by_bit(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_align(workspace, "reversed-whole", masked=FIRST)
+    calls, forward = 0, Align.forward
+
+    def interrupt(self: Any, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            signal.raise_signal(signal.SIGINT)
+        return forward(self, batch)
+
+    monkeypatch.setattr(Align, "forward", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_align(workspace, "reversed-resumed", masked=FIRST)
+    run_align(workspace, "reversed-resumed", masked=FIRST)
+    whole, resumed = (workspace / f"models/reversed-{each}/encoder.safetensors" for each in ("whole", "resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_sections_without_masked_modelling_are_written_as_before_it_existed() -> None:
+    assert not {"masked", "detached_gather"} & align_params().model_dump().keys()
+    assert align_params(masked=FIRST).model_dump()["masked"]["order"] == "first"
 
 
 def test_index_holds_all_objects_in_the_space_of_the_text_teacher(workspace: Path) -> None:
