@@ -11,6 +11,7 @@ from pointloom.report.ablation import ablation_content, ablation_headline
 from pointloom.report.album import Album
 from pointloom.report.embedding import embed
 from pointloom.report.findings import multimodal_headline
+from pointloom.report.guesses import guesses
 from pointloom.report.inputs import ReportInputs
 from pointloom.report.multimodal import multimodal_content
 from pointloom.report.outcomes import BootstrapSettings
@@ -176,6 +177,9 @@ def _pictures(inputs: ReportInputs, content: Content, pictures: Pictures, settin
         name: rows
         for name, encoder in inputs.encoders.items()
         if (rows := gallery.reconstructions(encoder, store, album))
+    }
+    content["guesses"] = {
+        name: rows for name, encoder in inputs.encoders.items() if (rows := guesses(encoder, store, album))
     }
     content["features"], content["retrieval"], content["neighbors"] = {}, [], {}
     figures = {}
