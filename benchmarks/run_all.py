@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-BENCHMARKS = ("operators", "step", "data_engine")
+BENCHMARKS = ("operators", "step", "scaling", "data_engine", "stages")
 
 
 @click.group()
