@@ -18,6 +18,7 @@ METRICS = {
     "svm": ("oa",),
     "part_segmentation": ("miou_class", "miou_instance"),
     "semantic_segmentation": ("macc", "miou"),
+    "zero_shot": ("top1", "top5"),
 }
 """Published metrics by task, named as in ``result.json``."""
 TITLES = {
@@ -29,6 +30,11 @@ TITLES = {
     "miou": "mIoU",
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
+    "ap25": "AP25",
+    "ap50": "AP50",
+    "overall": "right boxes",
+    "unique": "right boxes, unique",
+    "multiple": "right boxes, multiple",
 }
 PUBLISHED_SELECTION = "official"
 """All published fine-tuning takes the epoch that is best on the test split."""
@@ -41,8 +47,8 @@ class Published:
     Attributes:
         dataset: As in ``prepare.source``.
         variant: As in ``prepare.variant`` where it changes the task, else empty.
-        task: A key of ``METRICS``, or ``zero_shot``.
-        transfer: ``full``, ``linear``, ``mlp3``, ``svm`` or ``none``.
+        task: A key of ``METRICS``, or a task on scenes.
+        transfer: ``full``, ``linear``, ``mlp3``, ``svm``, ``nearest``, ``frozen`` or ``none``.
         metric: A key of ``TITLES``.
         points: Points per cloud, None where it is not stated.
         votes: Draws per object.
@@ -156,6 +162,9 @@ def differences(published: Published, protocol: Row, num_runs: int) -> list[str]
         found.append("SVM: C by cross-validation on standardised features here, a fixed C published")
     if published.task == "few_shot" and protocol.get("folds") not in (None, "the community's"):
         found.append("folds: of our own here, the community's published")
+    named = protocol.get("classes_named")
+    if published.task == "zero_shot" and named:
+        found.append(f"not zero-shot here: {named} of {protocol['num_classes']} class names were in training captions")
     if not published.seeds.startswith(str(num_runs)):
         found.append(f"runs: mean of {num_runs} here, {published.seeds} published")
     return found
@@ -169,6 +178,12 @@ def _results(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Row, list[Ro
     for name, result in sorted(inputs.probe.items()):
         runs = [run for run in result.runs if run.get("protocol") == "svm"]
         yield f"{name} (frozen)", "svm", "svm", result.protocol, runs
+        named = [
+            run for run in result.runs if run.get("num_classes") == len(result.card.get("data", {}).get("classes", []))
+        ]
+        if named:
+            protocol = {"num_points": result.protocol.get("num_points"), **named[0]}
+            yield f"{name} (by text)", "zero_shot", "none", protocol, named
 
 
 def _transfer(result: ResultRecord) -> str:

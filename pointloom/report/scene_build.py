@@ -10,9 +10,10 @@ from pointloom.report.album import Album
 from pointloom.report.build import ReportSettings
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.page import read_resource, script_safe, template_environment
+from pointloom.report.scene_published import scene_published_rows
 from pointloom.report.scene_tables import scene_headline, scene_rows
-from pointloom.report.summary import Baseline
 from pointloom.report.scenes import scene_blocks, scene_entries
+from pointloom.report.summary import Baseline
 
 Content = dict[str, Any]
 
@@ -38,6 +39,7 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         "dataset": _dataset(inputs),
         "headline": scene_headline(rows),
         "rows": rows,
+        "published": scene_published_rows(inputs, rows),
         "scenes": scene_blocks(inputs, album),
         "bootstrap": asdict(settings.bootstrap),
         "protocols": lineage.protocols(inputs),
@@ -85,6 +87,7 @@ def _html(content: Content, figures: dict[str, str], viewer: list[Content], albu
     sections = [
         ("results", "Results"),
         ("classes", "Per class"),
+        *([("published", "Published values")] if content["published"] else []),
         *([("scenes", "Scenes")] if content["scenes"] else []),
         ("curves", "Training curves"),
         ("quarantine", "Quarantined inputs"),
@@ -100,6 +103,6 @@ def _html(content: Content, figures: dict[str, str], viewer: list[Content], albu
         scene_viewer=viewer,
         scene_viewer_json=script_safe(json.dumps(viewer)),
         style=read_resource("report.css"),
-        script=read_resource("report.js") + read_resource("scenes.js"),
+        script=read_resource("report.js") + (read_resource("scenes.js") if viewer else ""),
         plotly=get_plotlyjs() if figures or viewer else "",
     )

@@ -29,8 +29,9 @@ Content = dict[str, Any]
 SCENES = 3  # of each result and each pre-training
 SHOWN_POINTS = 16384  # of a scene in the viewer
 DRAWN_POINTS = 32768  # of a scene in a picture
-CUT = 2.0  # metres above the floor; pictures leave out what is higher, so that one looks into rooms
-CAMERA = Camera(azimuth=-65.0, elevation=52.0, extent=0.8)
+CUT = 2.2  # metres above the floor; pictures leave out what is higher, so that one looks into rooms
+NEAR = 0.12  # metres; pictures leave out what is that near to the two sides of the scene that the camera looks through
+CAMERA = Camera(azimuth=-65.0, elevation=48.0, extent=1.0)
 EDGES = ((0, 1, 2, 3, 0, 4, 5, 6, 7, 4), (1, 5), (2, 6), (3, 7))
 """The twelve edges of a box as lines over its corners."""
 
@@ -77,13 +78,15 @@ def _clouds(inputs: Records) -> Iterator[tuple[str, str, int, SceneCloud]]:
 
 
 def draw_layer(cloud: SceneCloud, layer: Layer, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return a picture of a scene seen from above and aside, without what is above ``CUT``."""
-    center, radius, top = _frame(cloud.coord)
+    """Return a picture of a scene seen from above and aside, without near walls and what is above ``CUT``."""
+    low, high = _bounds(cloud.coord)
+    center, radius = (low + high) / 2, np.float32(max(np.linalg.norm(high - low) / 2, 1e-6))
     coord = cloud.coord if layer.coord is None else layer.coord
-    kept = np.flatnonzero(coord[:, 2] <= top)
+    near = (coord[:, 0] > high[0] - NEAR) | (coord[:, 1] < low[1] + NEAR)  # CAMERA stands at +x, -y
+    kept = np.flatnonzero((coord[:, 2] <= high[2]) & ~(near & (coord[:, 2] > low[2] + NEAR)))
     kept = kept[:: max(1, len(kept) // DRAWN_POINTS)]
-    disc = float(np.clip(1.1 * size / np.sqrt(max(len(kept), 1)), 0.8, 2.5))
-    shown = ((coord[kept] - center) / radius).astype(np.float32)
+    disc = float(np.clip(1.5 * size / np.sqrt(max(len(kept), 1)), 1.0, 3.0))
+    shown = (coord[kept] - center) / radius
     image = Image.fromarray(draw_points(shown, color=layer.color[kept], camera=CAMERA, size=size, radius=disc))
     pen = ImageDraw.Draw(image)
     for corners, color, _ in layer.boxes:
@@ -94,12 +97,10 @@ def draw_layer(cloud: SceneCloud, layer: Layer, size: int) -> UInt8[np.ndarray, 
     return np.asarray(image)
 
 
-def _frame(coord: Float32[np.ndarray, "n 3"]) -> tuple[Float32[np.ndarray, "3"], float, float]:
-    """Return centre and radius of what a picture shows of a scene, and the height where it is cut."""
-    top = float(np.percentile(coord[:, 2], 1)) + CUT
-    shown = coord[coord[:, 2] <= top]
-    low, high = np.percentile(shown, [0.5, 99.5], axis=0)
-    return ((low + high) / 2).astype(np.float32), max(float(np.linalg.norm(high - low)) / 2, 1e-6), top
+def _bounds(coord: Float32[np.ndarray, "n 3"]) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+    """Return the lowest and highest place of what a picture shows of a scene, a few stray points aside."""
+    low, high = np.percentile(coord, [0.5, 99.5], axis=0).astype(np.float32)
+    return low, np.array([high[0], high[1], min(high[2], low[2] + CUT)], dtype=np.float32)
 
 
 def _packed(cloud: SceneCloud) -> Content:

@@ -1,0 +1,73 @@
+"""Published values of tasks on scenes beside ours, and what differs between the protocols."""
+
+from dataclasses import asdict
+from typing import Any
+
+from pointloom.report.inputs import SceneInputs
+from pointloom.report.published import TITLES, Published, find_published
+
+Row = dict[str, Any]
+
+PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "scene_segmentation": ("scene_segmentation", "full", ("miou", "macc")),
+    "detection": ("detection", "full", ("ap25", "ap50")),
+    "linear": ("scene_segmentation", "linear", ("miou",)),
+    "nearest": ("scene_segmentation", "nearest", ("miou",)),
+    "instances": ("instance_segmentation", "linear", ("ap50",)),
+    "grounding": ("grounding", "frozen", ("overall", "unique", "multiple")),
+}
+"""Protocol of our tables -> task and transfer as in ``published.csv``, and the published metrics."""
+
+FULL_SCENES = {"scannet": 1513, "s3dis": 271, "sunrgbd": 10335}
+"""Labelled scenes of the whole data sets: training and validation."""
+
+
+def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
+    """Return our results with all labels on a standard data set, each with the published values.
+
+    Args:
+        inputs: For the data set's name and the protocols.
+        rows: Rows of the tables.
+    """
+    info = inputs.store.info
+    variant = str(info.settings.get("variant") or "")
+    found = []
+    for row in rows:
+        task, transfer, metrics = PUBLISHED[row["protocol"]]
+        for metric in metrics:
+            ours = row["values"].get(metric)
+            published = find_published(
+                dataset=info.source, variant=variant, task=task, transfer=transfer, metric=metric
+            )  # fmt: skip
+            if row["fraction"] != 1 or ours is None or not published:
+                continue
+            found.append(
+                {
+                    "name": row["name"],
+                    "benchmark": f"{info.source} {variant}".strip(),
+                    "task": task,
+                    "transfer": transfer,
+                    "metric": TITLES[metric],
+                    "ours": ours,
+                    "published": [asdict(p) | {"differs": _differences(inputs, row, p)} for p in published],
+                }
+            )
+    return found
+
+
+def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[str]:
+    """Say in words what differs: frozen encoder, evaluation, number of scenes, runs."""
+    result = inputs.finetune.get(row["name"]) if published.transfer == "full" else inputs.probe.get(row["name"])
+    protocol = result.protocol if result else {}
+    found = []
+    if protocol.get("freeze_encoder"):
+        found.append("encoder: frozen here, fine-tuned published")
+    if protocol.get("protocol") == "in_training":
+        found.append("evaluation: one point per voxel here, all points in fragments published")
+    if protocol.get("tta", "none") != "none":
+        found.append("evaluation: summed over turned, scaled and mirrored copies here")
+    if inputs.store.info.counts["scenes"] < FULL_SCENES.get(inputs.store.info.source, 0):
+        found.append(f"data: {inputs.store.info.counts['scenes']} scenes here")
+    if not published.seeds.startswith(str(row["seeds"])):
+        found.append(f"runs: mean of {row['seeds']} here, {published.seeds} published")
+    return found
