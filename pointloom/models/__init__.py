@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pointloom.errors import ParamsError
+from pointloom.models.detr_encoder import detr, detr_masked
 from pointloom.models.point_m2ae import PointM2AEEncoder, point_m2ae_base, point_m2ae_tiny
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small, point_mae_tiny
 from pointloom.models.point_transformer import point_transformer, point_transformer_tiny
 from pointloom.models.pointnet import PointNetEncoder, pointnet
+from pointloom.models.pointnet2 import pointnet2_tiny, pointnet2_votenet
+from pointloom.models.sparse_unet import hunet_ablation, hunet_large, hunet_tiny
+from pointloom.models.sr_unet import sr_unet, sr_unet_tiny
 from pointloom.structures import SceneEncoder
 
 MaskedEncoder = PointMAEEncoder | PointM2AEEncoder
@@ -24,8 +28,17 @@ ENCODERS: dict[str, Callable[..., ObjectEncoder]] = {
 }
 
 SCENE_ENCODERS: dict[str, Callable[..., SceneEncoder]] = {
+    "detr": detr,
+    "detr_masked": detr_masked,
+    "hunet_ablation": hunet_ablation,
+    "hunet_large": hunet_large,
+    "hunet_tiny": hunet_tiny,
     "point_transformer": point_transformer,
     "point_transformer_tiny": point_transformer_tiny,
+    "pointnet2_tiny": pointnet2_tiny,
+    "pointnet2_votenet": pointnet2_votenet,
+    "sr_unet": sr_unet,
+    "sr_unet_tiny": sr_unet_tiny,
 }
 
 Built = TypeVar("Built")
