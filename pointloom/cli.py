@@ -25,7 +25,7 @@ from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_work
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
-OFFICIAL = ("point-mae", "point-m2ae", "point-pqae")
+OFFICIAL = ("msm", "point-mae", "point-m2ae", "point-pqae")
 KEPT = "what was finished is kept; the same command continues from there"
 PROFILE_HELP = (
     "Set of parameters: smoke = a minute, to see that everything works; demo = real training in minutes on two CPU "
@@ -286,9 +286,7 @@ def _json_object(text: str) -> dict[str, Any]:
 @click.option(
     "--up",
     type=click.Choice(["y", "z"]),
-    default="y",
-    show_default=True,
-    help="Axis that points up in the repository's clouds (ShapeNet, ModelNet40, ScanObjectNN: y); here it is +Z.",
+    help="Axis that points up in the repository's clouds; here it is +Z. Default: as published (objects y, scenes z).",
 )
 @click.option("--num-points", type=click.IntRange(1), help="Points per cloud; default: those of the pre-training.")
 @click.option(
@@ -305,7 +303,7 @@ def convert(
     origin: str | None,
     target: str | None,
     output: Path,
-    up: str,
+    up: str | None,
     num_points: int | None,
     encoder_args: dict[str, Any],
     leave_out: tuple[str, ...],
