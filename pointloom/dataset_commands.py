@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+LAYOUTS = ("votenet", "pointcept", "pointcept_s3dis")
+
 
 @click.group(invoke_without_command=True)
 @click.option(
@@ -36,3 +38,22 @@ def get(name: str, folder: Path, variant: str | None, keep_archive: bool) -> Non
     from pointloom.datasets.local import get_dataset
 
     click.echo(f"Ready: {get_dataset(name, folder, variant=variant, keep_archive=keep_archive)}")
+
+
+@datasets.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--layout", type=click.Choice(LAYOUTS), required=True, help="Whose code is to read it.")
+@click.option("--max-points", type=click.IntRange(min=1), help="votenet: at most so many random points per scene.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of that choice.")
+def export(store: Path, folder: Path, layout: str, max_points: int | None, seed: int) -> None:
+    """Write the prepared scenes STORE into FOLDER as other code reads them.
+
+    votenet: VoteNet's, H3DNet's, 3DETR's and MM-3DScene's ScanNet (aligned scenes). pointcept: Pointcept's ScanNet
+    (scenes that are not aligned). pointcept_s3dis: Pointcept's S3DIS, by areas.
+    """
+    from pointloom.data.scene_store import SceneStore
+    from pointloom.datasets.export import export_scenes
+
+    num = export_scenes(SceneStore(store), folder, layout=layout, max_points=max_points, seed=seed)
+    click.echo(f"Wrote {num} scenes to {folder}")

@@ -124,7 +124,7 @@ def boxes_of_instances(scene: Scene, *, classes: Iterable[int]) -> SceneBoxes:
     label = np.array([place.get(int(w), -1) for w in winner], dtype=np.int64)
     kept = (label >= 0) & (high > low).all(axis=1)
     return SceneBoxes(
-        center=(low[kept] + high[kept]) / 2,
+        center=((low[kept] + high[kept]) / 2).astype(np.float32),
         size=high[kept] - low[kept],
         heading=np.zeros(int(kept.sum()), dtype=np.float32),
         label=label[kept],

@@ -264,7 +264,8 @@ class SceneStore:
         name, shard = str(self.names[row]), int(self._shard[row])
         try:
             group = self._file(shard)[f"{row:06d}"]
-            points = {key: group[key][()].astype(_IN_MEMORY[key]) for key in _POINT_ARRAYS if key in group}
+            points: dict[str, Any] = dict.fromkeys(_POINT_ARRAYS)
+            points |= {key: group[key][()].astype(_IN_MEMORY[key]) for key in _POINT_ARRAYS if key in group}
             boxes = None
             if "box_label" in group:
                 boxes = SceneBoxes(**{key: group[f"box_{key}"][()] for key in _BOX_ARRAYS})
@@ -273,7 +274,7 @@ class SceneStore:
             raise DataError(f"{path}: scene {name} cannot be read ({error}); run `pointloom prepare` again") from error
         return Scene(
             name=name,
-            **{key: points.get(key) for key in _POINT_ARRAYS},
+            **points,
             boxes=boxes,
             sentences=self.sentences[row],
             split=str(self.splits[row]),

@@ -76,7 +76,7 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
     if params.source == "synthetic_rooms":
         if params.variant is not None:
             raise ParamsError(f"prepare.variant: synthetic_rooms has no variants, got {params.variant!r}; remove it")
-        return _generated(params), None
+        return _generated(params, turned=choices.aligned is False), None
     if params.unlabelled_synthetic:
         raise ParamsError("prepare.unlabelled_synthetic: must be 0, only synthetic_rooms adds generated rooms")
     data = SCENE_DATASETS[params.source]
@@ -94,13 +94,13 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
     return data.find(source, variant, wanted), variant
 
 
-def _generated(params: PrepareParams) -> FoundScenes:
+def _generated(params: PrepareParams, *, turned: bool) -> FoundScenes:
     from pointloom.data.synthetic_rooms import BOX_CLASSES, ROOM_CLASSES, RoomSettings, generate_room
 
     num = params.num_objects + params.unlabelled_synthetic
     if num == 0:
         raise DataError("there is nothing to prepare: num_objects and unlabelled_synthetic are 0")
-    settings = RoomSettings(num_points=params.num_points)
+    settings = RoomSettings(num_points=params.num_points, turned=turned)
     rooms = []
     for i in range(num):
         name, split = f"room-{params.seed}-{i:06d}", "" if i < params.num_objects else "pretrain"

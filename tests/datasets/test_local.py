@@ -36,7 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def test_stage_prepare_knows_exactly_these_data_sets() -> None:
-    assert {*get_args(Source)} == {"folder", "synthetic"} | CARDS.keys()
+    assert {*get_args(Source)} == {"folder", "synthetic", "scans", "synthetic_rooms"} | CARDS.keys()
 
 
 @pytest.mark.parametrize("name", CARDS)

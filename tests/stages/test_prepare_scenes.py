@@ -1,0 +1,77 @@
+"""Stage prepare on scenes: generated rooms, and the same real rooms in their three layouts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointloom.data.scene_store import SceneStore
+from pointloom.errors import DataError, ParamsError
+from pointloom.stages.prepare import PrepareParams, prepare, prepare_store
+
+BASE = {"num_objects": 0, "unlabelled_synthetic": 0, "num_points": 1500, "seed": 3, "test_fraction": 0.25, "up": "auto",
+        "max_failure_ratio": 0}  # fmt: skip
+
+
+def store(folder: Path, files: Path, /, **changes: object) -> SceneStore:
+    params = PrepareParams.model_validate(BASE | changes)
+    prepare_store(params, source=files, dataset=folder, state=folder.parent / "state")
+    return SceneStore(folder)
+
+
+def test_generated_rooms_have_splits_labels_boxes_and_sentences(tmp_path: Path) -> None:
+    wanted = {"source": "synthetic_rooms", "num_objects": 3.0, "unlabelled_synthetic": 1}  # KFP makes floats of numbers
+    rooms = store(tmp_path / "a", tmp_path, **wanted)
+    assert [len(rooms.rows(split)) for split in ("train", "test", "pretrain")] == [2, 1, 1]
+    assert (rooms.num_points == 1500).all()
+    for row in (*rooms.rows("train"), *rooms.rows("test")):
+        room = rooms.scene(int(row))
+        assert room.boxes is not None
+        assert len(room.boxes.label) > 0
+        assert (room.segment >= 0).mean() > 0.5
+        assert {sentence.instance for sentence in room.sentences} <= set(room.boxes.instance.tolist())
+    bare = rooms.scene(int(rooms.rows("pretrain")[0]))
+    assert (bare.segment == -1).all()
+    assert (bare.boxes, bare.sentences) == (None, ())
+    assert rooms.info.aligned
+    again = store(tmp_path / "b", tmp_path, **wanted | {"num_objects": 1, "unlabelled_synthetic": 0})
+    np.testing.assert_array_equal(again.scene(0).coord, rooms.scene(0).coord)
+    turned = store(tmp_path / "c", tmp_path, source="synthetic_rooms", num_objects=1, scenes={"aligned": False})
+    assert not turned.info.aligned
+
+
+def test_rooms_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="num_objects and unlabelled_synthetic are 0"):
+        store(tmp_path / "a", tmp_path, source="synthetic_rooms")
+    with pytest.raises(ParamsError, match="synthetic_rooms has no variants, got 'raw'"):
+        store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, variant="raw")
+    with pytest.raises(ParamsError, match="only synthetic_rooms adds generated rooms"):
+        store(tmp_path / "a", tmp_path, source="s3dis", variant="raw", unlabelled_synthetic=1)
+    with pytest.raises(ParamsError, match="train_list and test_list belong together"):
+        store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, train_list="train.txt")
+
+
+def test_real_rooms_run_in_their_three_layouts(shared: Path, tmp_path: Path) -> None:
+    worlds = shared / "data/scenes/aws_worlds"
+    lists = {"train_list": "splits/house_train.txt", "test_list": "splits/house_val.txt"}
+    blocks = store(tmp_path / "blocks", worlds, source="pointcept", variant="scannet20", **lists)
+    rooms = store(tmp_path / "rooms", worlds / "s3dis_layout", source="s3dis", variant="raw")
+    for name in ("small-house.ply", "bookstore.ply"):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        (tmp_path / "plain" / name).symlink_to(worlds / name)
+    scans = store(tmp_path / "scans", tmp_path / "plain", source="scans")
+    assert (len(blocks.rows("train")), len(blocks.rows("test"))) == (11, 4)
+    assert len(rooms) == len(scans) == 2
+    house = np.concatenate([blocks.scene(row).coord for row in range(15)])
+    for whole in (rooms.scene(rooms.groups.tolist().index("Area_1")), scans.scene(1)):
+        np.testing.assert_allclose(np.ptp(whole.coord, axis=0), np.ptp(house, axis=0), atol=0.1)
+
+
+def test_the_stage_reports_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    params = PrepareParams.model_validate(BASE | {"source": "synthetic_rooms", "num_objects": 2})
+    prepare(params, source=tmp_path, dataset=tmp_path / "scenes", metrics=tmp_path / "m.json", state=tmp_path / "state")
+    metrics = json.loads((tmp_path / "m.json").read_text())["metrics"]
+    assert (metrics["scenes"], metrics["points"], metrics["classes"], metrics["quarantined"]) == (2, 3000, 20, 0)
