@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pointloom.stages.finetune_tasks.base import Places
 from pointloom.stages.finetune_tasks.classification import ClassificationParams, run_classification
+from pointloom.stages.finetune_tasks.detection import DetectionParams, run_detection
 from pointloom.stages.finetune_tasks.few_shot import FewShotParams, run_few_shot
 from pointloom.stages.finetune_tasks.part_segmentation import PartSegmentationParams, run_part_segmentation
 from pointloom.stages.finetune_tasks.scene_segmentation import SceneSegmentationParams, run_scene_segmentation
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 FinetuneParams = Annotated[
     ClassificationParams
+    | DetectionParams
     | FewShotParams
     | PartSegmentationParams
     | SceneSegmentationParams
@@ -27,6 +29,7 @@ FinetuneParams = Annotated[
 
 RUNNERS: "dict[str, Callable[[Any, Places, StageRun], None]]" = {
     "classification": run_classification,
+    "detection": run_detection,
     "few_shot": run_few_shot,
     "part_segmentation": run_part_segmentation,
     "scene_segmentation": run_scene_segmentation,
@@ -37,6 +40,7 @@ RUNNERS: "dict[str, Callable[[Any, Places, StageRun], None]]" = {
 __all__ = [
     "RUNNERS",
     "ClassificationParams",
+    "DetectionParams",
     "FewShotParams",
     "FinetuneParams",
     "PartSegmentationParams",

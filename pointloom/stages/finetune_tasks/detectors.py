@@ -1,0 +1,99 @@
+"""Detectors of task ``detection``, built around the weights of a pre-trained scene encoder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pointloom.stages.params import EncoderArgs
+
+if TYPE_CHECKING:
+    import torch
+
+    from pointloom.models.seeds import SeedEncoder
+    from pointloom.structures import Detector
+
+
+def build_detector(
+    name: str,
+    encoder: Path,
+    encoder_args: EncoderArgs,
+    detector_args: EncoderArgs,
+    *,
+    mean_sizes: "torch.Tensor",
+    num_headings: int,
+    freeze_encoder: bool,
+) -> "Detector":
+    """Build a detector; all but the encoder is drawn from the current seed.
+
+    Args:
+        name: ``votenet``, ``h3dnet``, ``3detr`` or ``3detr_m``.
+        encoder: Folder of the encoder.
+        encoder_args: Builder arguments of the encoder to change.
+        detector_args: Arguments of the detector to change.
+        mean_sizes: (K, 3) mean lengths of the boxes of every class, metres.
+        num_headings: Parts of the circle, 1 for axis-aligned boxes.
+        freeze_encoder: Leave the encoder's weights alone; its batch statistics still drift.
+
+    Raises:
+        ParamsError: The parts do not fit, or an argument is unknown.
+    """
+    from pointloom.errors import ParamsError
+
+    seeds = tuned_seed_encoder(encoder, encoder_args)
+    if freeze_encoder:
+        seeds.requires_grad_(False)
+    _check_attention(name, seeds)
+    try:
+        return _build(name, seeds, mean_sizes=mean_sizes, num_headings=num_headings, args=detector_args)
+    except (TypeError, ValueError) as error:
+        raise ParamsError(f"finetune: detector {name!r} cannot be built with {detector_args}: {error}") from error
+
+
+def tuned_seed_encoder(folder: Path, encoder_args: EncoderArgs) -> "SeedEncoder":
+    """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none.
+
+    Raises:
+        ParamsError: The encoder has no seeds that a detector could start from.
+    """
+    from pointloom.errors import ParamsError
+    from pointloom.models import build_scene_encoder
+    from pointloom.models.seeds import SeedEncoder
+    from pointloom.train.checkpoint import load_scene_encoder_module, read_card
+
+    card = read_card(folder)
+    if card.method == "untrained":
+        encoder = build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
+    else:
+        encoder = load_scene_encoder_module(folder, **encoder_args)[0]
+    if not isinstance(encoder, SeedEncoder):
+        raise ParamsError(
+            f"finetune: detection cannot start from encoder {card.builder!r}; it needs one of the PointNet++ or 3DETR "
+            "family: pointnet2_votenet, pointnet2_tiny, detr, detr_masked"
+        )
+    return encoder
+
+
+def _check_attention(name: str, encoder: "SeedEncoder") -> None:
+    from pointloom.errors import ParamsError
+    from pointloom.models.detr_encoder import DetrEncoder
+
+    if isinstance(encoder, DetrEncoder) and (encoder.mask_radii is None) == (name == "3detr_m"):
+        raise ParamsError("finetune: detector '3detr_m' goes with encoder 'detr_masked', all others with 'detr'")
+
+
+def _build(
+    name: str, encoder: "SeedEncoder", *, mean_sizes: "torch.Tensor", num_headings: int, args: dict[str, Any]
+) -> "Detector":
+    from pointloom.models.detr3d import Detr3d
+    from pointloom.models.detr_loss import AXIS_ALIGNED, ORIENTED
+    from pointloom.models.votenet import VoteNet
+
+    if name == "votenet":
+        return VoteNet(encoder, mean_sizes=mean_sizes, num_headings=num_headings, **args)
+    return Detr3d(
+        encoder,
+        num_classes=len(mean_sizes),
+        num_headings=num_headings,
+        weights=AXIS_ALIGNED if num_headings == 1 else ORIENTED,
+        projection=2 if name == "3detr_m" else 3,
+        **args,
+    )
