@@ -35,3 +35,35 @@ def embed(
             "--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
         ],
     )  # fmt: skip
+
+
+@dsl.container_component
+def embed_shard(
+    name: str,
+    params: str,
+    dataset: Input[Dataset],
+    views: Input[Dataset],
+    captions: Input[Dataset],
+    shard: int,
+    num_shards: int,
+    state: str,
+) -> dsl.ContainerSpec:
+    """Embed a part of captions and views and keep it in ``state``; component ``embed`` does the rest.
+
+    It has no artefact: what it made is on the volume that all steps share, where ``embed`` finds it.
+    """
+    return dsl.ContainerSpec(
+        image=MULTIMODAL,
+        command=["pointloom", "embed"],
+        args=[
+            "--params", params,
+            "--dataset", dataset.path,
+            "--views", views.path,
+            "--captions", captions.path,
+            "--features", dsl.ConcatPlaceholder(["/tmp/made/", name]),
+            "--metrics", "/tmp/metrics.json",
+            "--state", state,
+            "--shard", shard,
+            "--num-shards", num_shards,
+        ],
+    )  # fmt: skip

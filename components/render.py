@@ -33,3 +33,33 @@ def render(
             "--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
         ],
     )  # fmt: skip
+
+
+@dsl.container_component
+def render_shard(
+    name: str,
+    params: str,
+    source: str,
+    dataset: Input[Dataset],
+    shard: int,
+    num_shards: int,
+    state: str,
+) -> dsl.ContainerSpec:
+    """Render a part of the objects and keep it in ``state``; component ``render`` does the rest.
+
+    It has no artefact: what it made is on the volume that all steps share, where ``render`` finds it.
+    """
+    return dsl.ContainerSpec(
+        image=DATA,
+        command=["pointloom", "render"],
+        args=[
+            "--params", params,
+            "--source", source,
+            "--dataset", dataset.path,
+            "--views", dsl.ConcatPlaceholder(["/tmp/made/", name]),
+            "--metrics", "/tmp/metrics.json",
+            "--state", state,
+            "--shard", shard,
+            "--num-shards", num_shards,
+        ],
+    )  # fmt: skip

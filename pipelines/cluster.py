@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from kfp import kubernetes
@@ -98,6 +98,7 @@ class Cluster(StageParams):
     spot: Nodes
     classes: dict[str, StepSize]
     stages: dict[str, str]
+    shards: dict[Literal["prepare", "render", "caption", "embed"], Annotated[int, Field(ge=1, le=1000)]]
 
     @field_validator("env")
     @classmethod
@@ -112,6 +113,8 @@ class Cluster(StageParams):
         for stage in (*STAGES, "notify"):
             if self.stages.get(stage) not in self.classes:
                 raise ValueError(f"stages.{stage}: {self.stages.get(stage)!r} is not one of {', '.join(self.classes)}")
+        if self.storage is None and max(self.shards.values(), default=1) > 1:
+            raise ValueError("shards: pods that share a stage need storage, a volume that all of them can write")
         return self
 
 
@@ -156,6 +159,7 @@ def place(task: PipelineTask, stage: str, cluster: Cluster, *, image: str, cache
     _place_on_nodes(task, [size, cluster.spot] if size.spot else [size])
     if stage == "notify":
         return
+    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
     if cluster.storage:
         kubernetes.mount_pvc(task, cluster.storage.claim, cluster.storage.mount)
     for name, value in cluster.env.items():

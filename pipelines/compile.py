@@ -18,7 +18,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.cluster import Cluster, read_cluster
-from pipelines.graph import build_pipeline
+from pipelines.graph import SHARDS, build_pipeline
 from pipelines.settings import PIPELINES, load_params, profile_file
 from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
@@ -70,6 +70,7 @@ def component_of(stage: str) -> BaseComponent:
 def all_packages(cluster: Cluster) -> dict[str, str]:
     """Return every committed file's text by its path below ``compiled``."""
     found = {f"components/{stage}.yaml": compiled(component_of(stage)) for stage in (*STAGES, "notify")}
+    found |= {f"components/{stage}_shard.yaml": compiled(component) for stage, component in SHARDS.items()}
     for name in PIPELINES:
         found[f"{name}.yaml"] = compiled(build_pipeline(name, load_params(profile_file(name, PROFILE)), cluster))
     return found

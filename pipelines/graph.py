@@ -11,20 +11,21 @@ from kfp.dsl import Artifact, Dataset, Metrics, Model, PipelineTask
 from kfp.dsl.base_component import BaseComponent
 
 from components.align import align
-from components.caption import caption
+from components.caption import caption, caption_shard
 from components.distill import distill
-from components.embed import embed
+from components.embed import embed, embed_shard
 from components.finetune import finetune
 from components.notify import notify
-from components.prepare import prepare
+from components.prepare import prepare, prepare_shard
 from components.pretrain import pretrain
 from components.probe import probe
-from components.render import render
+from components.render import render, render_shard
 from components.report import report_of
 from pipelines.cluster import Cluster, place
 from pointloom._version import __version__
 from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
+from pointloom.stages.prepare import SCENE_SOURCES
 from pointloom.stages.sections import ENTRY_STAGES
 
 Params = Mapping[str, Any]
@@ -38,6 +39,15 @@ DESCRIPTIONS = {
 
 CACHED = ("prepare", "render", "caption", "embed", "report")
 """Stages whose earlier result KFP may use again; a training stage has its own resume state and is never cached."""
+
+
+SHARDS: dict[str, BaseComponent] = {
+    "prepare": prepare_shard,
+    "render": render_shard,
+    "caption": caption_shard,
+    "embed": embed_shard,
+}
+"""Stages that several pods can share, and the component that does a part."""
 
 
 class Steps:
@@ -54,22 +64,34 @@ class Steps:
         self.cluster = cluster
         # KFP knows the folder of raw shapes, not what is in it: a cached store could be that of other files.
         self.cached = CACHED if params["prepare"]["source"] == "synthetic" else CACHED[1:]
+        self.shards = cluster.shards if params["prepare"]["source"] not in SCENE_SOURCES else {}
         self.tag = tag
         self.arguments = arguments
         self.gathered: dict[str, tuple[type[Artifact], Any]] = {}
 
     def add(self, component: BaseComponent, stage: str, entry: str = "", **inputs: Any) -> Any:
-        """Add a step; returns its outputs by name."""
+        """Add a step, and before it the steps that share its work; returns its outputs by name."""
         if entry:
             inputs["name"] = entry
         if "state" in component.component_spec.inputs:
             inputs["state"] = self.arguments["state"]
-        task: PipelineTask = component(params=self.arguments[argument(stage, entry)], **inputs)
-        task.set_display_name(f"{stage}-{entry}" if entry else stage)
-        image = image_of(component, self.cluster, self.tag)
-        place(task, stage, self.cluster, image=image, cached=stage in self.cached)
+        inputs["params"] = self.arguments[argument(stage, entry)]
+        title = f"{stage}-{entry}" if entry else stage
+        count = self.shards.get(stage, 1)
+        parts = [
+            self._task(SHARDS[stage], stage, f"{title}-shard-{index}", shard=index, num_shards=count, **inputs)
+            for index in range(count if count > 1 else 0)
+        ]
+        task = self._task(component, stage, title, **inputs).after(*parts)
         self.keep(Metrics, task.outputs["metrics"], "runs", stage, entry)
         return task.outputs
+
+    def _task(self, component: BaseComponent, stage: str, title: str, **inputs: Any) -> PipelineTask:
+        task: PipelineTask = component(**inputs)
+        task.set_display_name(title)
+        image = image_of(component, self.cluster, self.tag)
+        place(task, stage, self.cluster, image=image, cached=stage in self.cached)
+        return task
 
     def keep(self, kind: type[Artifact], made: Any, *place_in_report: str) -> None:
         """Let the report see an artefact in a place: ``models``, ``mae``."""

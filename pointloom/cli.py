@@ -4,10 +4,9 @@ import errno
 import json
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,8 +17,11 @@ from pointloom._version import __version__
 from pointloom.ablate_command import ablate
 from pointloom.dataset_commands import datasets
 from pointloom.errors import PointloomError
+from pointloom.features_command import features
+from pointloom.lineage_command import lineage
+from pointloom.plan_command import plan
+from pointloom.stage_command import stage_command
 from pointloom.stages import STAGES
-from pointloom.stages.signature import STATE_DEFAULT, StageSignature, describe_params, read_signature
 from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace
 
 EXIT_USER_ERROR = 2
@@ -41,9 +43,9 @@ class SectionedGroup(click.Group):
     """A group whose help lists commands in the order of use, under headings."""
 
     sections: Sequence[tuple[str, Sequence[str]]] = (
-        ("Workspaces", ("init", "run", "ablate", "ui", "doctor", "datasets")),
+        ("Workspaces", ("init", "plan", "run", "ablate", "lineage", "ui", "doctor", "datasets")),
         ("Stages, in the order of the pipeline", tuple(STAGES)),
-        ("Using an encoder", ("encode", "search", "convert")),
+        ("Using an encoder", ("encode", "features", "search", "convert")),
     )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,25 +57,6 @@ class SectionedGroup(click.Group):
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
-
-
-class StageCommand(click.Command):
-    """A stage; its help ends with all parameters, their ranges and their meaning."""
-
-    signature: StageSignature
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of parameters."""
-        super().format_epilog(ctx, formatter)
-        for model in self.signature.params:
-            rows = []
-            for item in describe_params(model):
-                text = "; ".join(part for part in (item.type, item.limits) if part)
-                rows.append((item.name, f"{_prose(item.doc)} [{text}]".strip()))
-            first_line = _prose(model.__doc__ or "").splitlines()[0].rstrip(".")
-            kind = f": {first_line}" if len(self.signature.params) > 1 else ""
-            with formatter.section(f"Parameters (section {self.signature.name!r} of params.yaml){kind}"):
-                formatter.write_dl(rows, col_max=34)
 
 
 @click.group(
@@ -95,57 +78,13 @@ def cli(quiet: bool, verbose: bool) -> None:
     logging.getLogger("pointloom").setLevel(level)
 
 
-def _stage_command(name: str, function: Callable[..., None]) -> StageCommand:
-    signature = read_signature(name, function)
-    options: list[click.Parameter] = [
-        click.Option(
-            ["--params"],
-            required=True,
-            metavar="FILE:SECTION|JSON",
-            help=f"Parameters: for example params.yaml:{name} (dots go deeper), or a JSON object.",
-        )
-    ]
-    for argument, artifact in signature.artifacts.items():
-        is_state = artifact.direction == "state"
-        need: dict[str, Any] = {"default": str(STATE_DEFAULT), "show_default": True} if is_state else {"required": True}
-        options.append(
-            click.Option(
-                [f"--{argument.replace('_', '-')}", argument],
-                type=click.Path(path_type=Path),
-                metavar="PATH",
-                help=f"{artifact.help[0].upper()}{artifact.help[1:]} [{artifact.direction}].",
-                **need,
-            )
-        )
-    options.append(
-        click.Option(["--executor-input"], metavar="JSON", help="Given by Kubeflow Pipelines; of no use elsewhere.")
-    )
-
-    def run(params: str, executor_input: str | None, **paths: Path) -> None:
-        from pointloom.stages.read_params import read_params
-
-        values = read_params(signature.params, params)
-        if executor_input is None:
-            function(values, **paths)
-        else:
-            from pointloom.stages.executor import run_step
-
-            run_step(signature, values, paths, executor_input)
-
-    command = StageCommand(name, params=options, callback=run, help=_prose(signature.doc))
-    command.signature = signature
-    return command
-
-
-def _prose(doc: str) -> str:
-    """Return a docstring without its sections and its code marks."""
-    return re.split(r"\n(?:Args|Returns|Raises):", doc)[0].strip().replace("``", "")
-
-
 for _name, _function in STAGES.items():
-    cli.add_command(_stage_command(_name, _function))
+    cli.add_command(stage_command(_name, _function))
 cli.add_command(ablate)
 cli.add_command(datasets)
+cli.add_command(features)
+cli.add_command(lineage)
+cli.add_command(plan)
 
 
 @cli.command()

@@ -36,8 +36,13 @@ class ByteJournal:
         path: The file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, beside: Sequence[Path] = ()) -> None:
         """Open or create the journal and find its complete records.
+
+        Args:
+            path: The file; new pieces go there.
+            beside: Journals of other processes whose finished pieces count too. They are only read, and may grow
+                meanwhile; what is added later is not seen.
 
         Raises:
             WorkspaceError: Another process has it open.
@@ -52,10 +57,13 @@ class ByteJournal:
             raise WorkspaceError(
                 f"{path}: another run is writing into this state folder; wait for it, stop it, or use another --state"
             ) from error
-        self._where: dict[str, int] = {}
+        self._others: list[BinaryIO] = [open(other, "rb", buffering=0) for other in beside]  # noqa: SIM115 - likewise
+        self._where: dict[str, tuple[BinaryIO, int]] = {}
+        for other in self._others:
+            self._where |= {key: (other, offset) for key, offset, _ in _scan(other)}
         self._end = 0
-        for key, offset, end in self._scan():
-            self._where[key] = offset
+        for key, offset, end in _scan(self._file):
+            self._where[key] = (self._file, offset)
             self._end = end
         if self._file.seek(0, os.SEEK_END) > self._end:
             self._file.truncate(self._end)
@@ -76,7 +84,8 @@ class ByteJournal:
 
     def close(self) -> None:
         """Close the file and let others open it."""
-        self._file.close()
+        for file in (self._file, *self._others):
+            file.close()
 
     def put(self, key: str, description: Mapping[str, Any], content: bytes) -> None:
         """Add a finished piece; what is written before a failure (a full disk) is taken back.
@@ -100,7 +109,7 @@ class ByteJournal:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
             raise
-        self._where[key] = self._end
+        self._where[key] = (self._file, self._end)
         self._end += len(data)
 
     def get(self, key: str) -> tuple[dict[str, Any], bytes]:
@@ -109,34 +118,39 @@ class ByteJournal:
         Raises:
             KeyError: The journal does not have it.
         """
-        self._file.seek(self._where[key])
-        header = _HEADER.unpack(self._exactly(_HEADER.size))
-        return json.loads(self._exactly(header[1])), self._exactly(header[2])
+        file, offset = self._where[key]
+        file.seek(offset)
+        header = _HEADER.unpack(_exactly(file, _HEADER.size))
+        return json.loads(_exactly(file, header[1])), _exactly(file, header[2])
 
-    def _exactly(self, size: int) -> bytes:
-        chunks = bytearray()
-        while len(chunks) < size:
-            chunk = self._file.read(size - len(chunks))
-            if not chunk:
-                break
-            chunks += chunk
-        return bytes(chunks)
 
-    def _scan(self) -> Iterator[tuple[str, int, int]]:
-        offset = 0
-        self._file.seek(0)
-        while len(header := self._exactly(_HEADER.size)) == _HEADER.size:
-            magic, head_size, content_size, checksum = _HEADER.unpack(header)
-            if magic != _MAGIC:
-                return
-            head, content = self._exactly(head_size), self._exactly(content_size)
-            if len(head) + len(content) < head_size + content_size:
-                return
-            if zlib.crc32(content, zlib.crc32(head)) != checksum:
-                return
-            end = offset + _HEADER.size + head_size + content_size
-            yield json.loads(head)["key"], offset, end
-            offset = end
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    """Read so many bytes, fewer only where the file ends."""
+    chunks = bytearray()
+    while len(chunks) < size:
+        chunk = file.read(size - len(chunks))
+        if not chunk:
+            break
+        chunks += chunk
+    return bytes(chunks)
+
+
+def _scan(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """Yield key, start and end of the complete records, up to the first that is not."""
+    offset = 0
+    file.seek(0)
+    while len(header := _exactly(file, _HEADER.size)) == _HEADER.size:
+        magic, head_size, content_size, checksum = _HEADER.unpack(header)
+        if magic != _MAGIC:
+            return
+        head, content = _exactly(file, head_size), _exactly(file, content_size)
+        if len(head) + len(content) < head_size + content_size:
+            return
+        if zlib.crc32(content, zlib.crc32(head)) != checksum:
+            return
+        end = offset + _HEADER.size + head_size + content_size
+        yield json.loads(head)["key"], offset, end
+        offset = end
 
 
 class Journal(ByteJournal):

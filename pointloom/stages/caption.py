@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,9 +12,13 @@ from pydantic import Field
 
 from pointloom.errors import DataError
 from pointloom.stages.artifacts import CaptionsOut, DatasetIn, MetricsOut, StateDir, ViewsIn
+from pointloom.stages.fan_out import Shard, journal_files, label, part_of
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pointloom.captioners import Captioner
     from pointloom.data.captions import CaptionsInfo, CaptionStore, Described
     from pointloom.data.journal import ByteJournal
@@ -66,6 +71,29 @@ class Blip2CaptionParams(StageParams):
 CaptionParams = Annotated[OfflineCaptionParams | Blip2CaptionParams, Field(discriminator="method")]
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Who describes what.
+
+    Attributes:
+        captioner: Describes a block of objects.
+        store: The objects.
+        info: Description of the captions, without a digest.
+    """
+
+    captioner: "Captioner"
+    store: "ObjectStore"
+    info: "CaptionsInfo"
+
+    @property
+    def blocks(self) -> "list[NDArray[np.int64]]":
+        """Return the rows of all objects, in the blocks that are described together."""
+        import numpy as np
+
+        cuts = range(self.captioner.block_size, len(self.store), self.captioner.block_size)
+        return np.split(np.arange(len(self.store)), cuts)
+
+
 def caption(
     params: CaptionParams,
     *,
@@ -74,6 +102,7 @@ def caption(
     captions: CaptionsOut,
     metrics: MetricsOut,
     state: StateDir,
+    shard: Shard | None = None,
 ) -> None:
     """Write sentences about every object, best first.
 
@@ -87,12 +116,19 @@ def caption(
     from pointloom.stages.runs import stage_run
 
     inputs = {"dataset": dataset, "views": views}
-    with stage_run("caption", name=captions.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
+    with stage_run(
+        "caption", name=captions.name, params=params, inputs=inputs, metrics=metrics, state=state, shard=shard
+    ) as run:
         store = ObjectStore(dataset)
         captioner = _build(params, store, views)
         settings = params.model_dump(mode="json", exclude={"views", "max_failure_ratio"})
         info = dataclasses.replace(captioner.info, settings=settings, dataset_digest=store.info.digest)
-        _write(params, captioner, store, info, captions, state=state)
+        job = Job(captioner, store, info)
+        if shard:
+            with _kept(job, state, shard) as journal:
+                run.summary({"objects": float(_describe(job, journal, shard))})
+            return
+        _write(params, job, captions, state=state)
         made = CaptionStore(captions, dataset_digest=store.info.digest)
         run.set_tags({"captions.digest": made.info.digest})
         run.summary(_summarise(made, store))
@@ -121,41 +157,48 @@ def _build(params: CaptionParams, store: "ObjectStore", views: Path) -> "Caption
     )
 
 
-def _write(
-    params: CaptionParams,
-    captioner: "Captioner",
-    store: "ObjectStore",
-    info: "CaptionsInfo",
-    target: Path,
-    *,
-    state: Path,
-) -> None:
-    """Describe all objects, block by block; finished blocks outlive a kill."""
-    import numpy as np
-    from tqdm import tqdm
-
-    from pointloom.data.captions import write_captions
+@contextmanager
+def _kept(job: Job, state: Path, shard: Shard | None = None) -> "Iterator[ByteJournal]":
+    """Open the journal of finished blocks; they outlive a kill."""
     from pointloom.data.journal import ByteJournal
-    from pointloom.data.replace import replaced_folder
     from pointloom.train.state import resume_state
 
-    blocks = np.split(np.arange(len(store)), range(captioner.block_size, len(store), captioner.block_size))
+    shaped_by = dataclasses.asdict(job.info)
     with (
-        resume_state(state, stage="caption", shaped_by=dataclasses.asdict(info)) as resume,
-        ByteJournal(resume / "captions.journal") as journal,
+        resume_state(state, stage="caption", shaped_by=shaped_by, shard=label(shard)) as resume,
+        ByteJournal(*journal_files(resume, "captions", shard)) as journal,
     ):
-        with tqdm(total=len(store), desc=f"caption {params.method}", unit="object") as bar:
-            for number, rows in enumerate(blocks):
-                if str(number) not in journal:
-                    journal.put(str(number), {}, _packed(captioner(rows)))
-                bar.update(len(rows))
-        failures = _failures(_read_blocks(journal, len(blocks)), store)
+        yield journal
+
+
+def _describe(job: Job, journal: "ByteJournal", shard: Shard | None = None) -> int:
+    """Describe all objects, or those of a shard's blocks, that the journal does not have; returns how many it has."""
+    from tqdm import tqdm
+
+    blocks = part_of(list(enumerate(job.blocks)), shard)
+    total = sum(len(rows) for _, rows in blocks)
+    with tqdm(total=total, desc=f"caption {job.info.captioner}", unit="object") as bar:
+        for number, rows in blocks:
+            if str(number) not in journal:
+                journal.put(str(number), {}, _packed(job.captioner(rows)))
+            bar.update(len(rows))
+    return total
+
+
+def _write(params: CaptionParams, job: Job, target: Path, *, state: Path) -> None:
+    """Describe all objects, block by block, and write what was found."""
+    from pointloom.data.captions import write_captions
+    from pointloom.data.replace import replaced_folder
+
+    with _kept(job, state) as journal:
+        _describe(job, journal)
+        failures = _failures(_read_blocks(journal, len(job.blocks)), job.store)
         if isinstance(params, Blip2CaptionParams):
-            _check_failures(params, failures, store, target)
-        described = _read_blocks(journal, len(blocks))
-        objects = ((str(uid), found.captions) for uid, found in zip(store.uids, described, strict=True))
+            _check_failures(params, failures, job.store, target)
+        described = _read_blocks(journal, len(job.blocks))
+        objects = ((str(uid), found.captions) for uid, found in zip(job.store.uids, described, strict=True))
         with replaced_folder(target) as folder:
-            write_captions(folder, objects, info=info, failures=failures)
+            write_captions(folder, objects, info=job.info, failures=failures)
 
 
 def _packed(found: "list[Described]") -> bytes:

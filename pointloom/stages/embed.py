@@ -3,16 +3,21 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pointloom.stages.artifacts import CaptionsIn, DatasetIn, FeaturesOut, MetricsOut, StateDir, ViewsIn
+from pointloom.stages.fan_out import Shard
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
     from pointloom.data.feature_files import FeaturesInfo
+    from pointloom.data.shards import ObjectStore
+    from pointloom.stages.embed_texts import TextPass
+    from pointloom.stages.embed_views import ViewPasses
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +125,7 @@ def embed(
     features: FeaturesOut,
     metrics: MetricsOut,
     state: StateDir,
+    shard: Shard | None = None,
 ) -> None:
     """Run captions and views of every object through frozen teachers and keep their features.
 
@@ -132,35 +138,51 @@ def embed(
     from pointloom.stages.runs import stage_run
 
     inputs = {"dataset": dataset, "views": views, "captions": captions}
-    with stage_run("embed", name=features.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
-        info, truncated = embed_store(
-            params, dataset=dataset, views=views, captions=captions, features=features, state=state
-        )
+    with stage_run(
+        "embed", name=features.name, params=params, inputs=inputs, metrics=metrics, state=state, shard=shard
+    ) as run:
+        job = _plan(params, dataset=dataset, views=views, captions=captions)
+        if shard:
+            run.summary({"objects": float(_embed_shard(job, shard, state=state))})
+            return
+        info, truncated = _embed(job, features, state=state)
         run.set_tags({"features.digest": info.digest})
         run.summary(_headline(features, dataset) | {"truncated_texts": float(truncated)})
         run.log_artifact(features / "features.json")
 
 
-def embed_store(
-    params: EmbedParams, *, dataset: Path, views: Path, captions: Path, features: Path, state: Path
-) -> "tuple[FeaturesInfo, int]":
-    """Embed without measuring or tracking; return the description and the number of captions that were cut off.
+@dataclass(frozen=True)
+class Job:
+    """Who looks at what.
 
-    Raises:
-        CheckpointError: A teacher has no weights, or they do not fit.
-        DataError: Views or captions belong to another store.
-        WorkspaceError: Another run is embedding the same views and captions.
+    Attributes:
+        store: The objects.
+        text: Reads their captions, None without a text teacher.
+        images: Look at their views.
+        info: Description of the features, without a digest.
     """
+
+    store: "ObjectStore"
+    text: "TextPass | None"
+    images: "ViewPasses"
+    info: "FeaturesInfo"
+
+    @property
+    def shaped_by(self) -> dict[str, list[str]]:
+        """Return everything that the features depend on."""
+        return {"keys": [teacher.key for teacher in self.info.teachers]}
+
+
+def _plan(params: EmbedParams, *, dataset: Path, views: Path, captions: Path) -> Job:
+    """Open what is to be embedded and load the teachers."""
     from pointloom.data.captions import CaptionStore
-    from pointloom.data.feature_files import FeaturesInfo, ObjectFeatures, write_features
-    from pointloom.data.replace import replaced_folder
+    from pointloom.data.feature_files import FeaturesInfo
     from pointloom.data.shards import ObjectStore
     from pointloom.data.views import ViewStore
     from pointloom.stages.embed_texts import TextPass
     from pointloom.stages.embed_views import ViewPasses
     from pointloom.stages.teacher_loading import Loader
     from pointloom.train.device import best_device
-    from pointloom.train.state import resume_state
 
     store = ObjectStore(dataset)
     view_store = ViewStore(views, dataset_digest=store.info.digest)
@@ -178,14 +200,33 @@ def embed_store(
         num_texts=params.text.num_captions if params.text else 0,
         num_views=view_store.valid.shape[1],
     )
-    shaped_by = {"keys": [teacher.key for teacher in info.teachers]}
-    with resume_state(state, stage="embed", shaped_by=shaped_by) as work, ExitStack() as stack:
-        vectors = text.run(work / f"{text.info.name}.journal") if text else None
-        passes = images.run(work, stack)
+    return Job(store, text, images, info)
+
+
+def _embed_shard(job: Job, shard: Shard, *, state: Path) -> int:
+    """Embed a part of captions and views and keep that for the whole stage; returns the number of objects."""
+    from pointloom.train.state import resume_state
+
+    with resume_state(state, stage="embed", shaped_by=job.shaped_by, shard=str(shard)) as work:
+        if job.text:
+            job.text.run_shard(work, shard)
+        return job.images.run_shard(work, shard)
+
+
+def _embed(job: Job, features: Path, *, state: Path) -> "tuple[FeaturesInfo, int]":
+    """Embed everything and write it; return the description and the number of captions that were cut off."""
+    from pointloom.data.feature_files import ObjectFeatures, write_features
+    from pointloom.data.replace import replaced_folder
+    from pointloom.train.state import resume_state
+
+    store, text = job.store, job.text
+    with resume_state(state, stage="embed", shaped_by=job.shaped_by) as work, ExitStack() as stack:
+        vectors = text.run(work) if text else None
+        passes = job.images.run(work, stack)
 
         def objects() -> Iterator[ObjectFeatures]:
             for uid in map(str, store.uids):
-                values = {one.info.name: images.values(uid, one) for one in passes}
+                values = {one.info.name: job.images.values(uid, one) for one in passes}
                 if text is None or vectors is None:
                     yield ObjectFeatures(uid, (), (), values)
                 else:
@@ -195,7 +236,7 @@ def embed_store(
         class_text = {text.info.name: text.class_vectors()} if text else {}
         reopen = {text.info.name: text.reopen()} if text else {}
         folder = stack.enter_context(replaced_folder(features))
-        info = write_features(folder, objects(), info=info, class_text=class_text, reopen=reopen)
+        info = write_features(folder, objects(), info=job.info, class_text=class_text, reopen=reopen)
     names = ", ".join(f"{teacher.name} ({teacher.dim})" for teacher in info.teachers)
     logger.info("embedded %d objects in %s: %s", len(store), features, names)
     return info, text.num_truncated if text else 0

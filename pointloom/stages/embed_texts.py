@@ -11,6 +11,7 @@ from pointloom.data.feature_files import FeatureInfo
 from pointloom.data.journal import ByteJournal
 from pointloom.data.shards import ObjectStore
 from pointloom.stages.embed import BagOfWordsParams, ClipTextParams, EmbedParams
+from pointloom.stages.fan_out import Shard, journal_files, part_of
 from pointloom.stages.teacher_loading import Loader, cache_key, progress_interval
 from pointloom.teachers import TEXT_TEACHERS, TextTower
 from pointloom.teachers.offline_text import BagOfWords
@@ -58,27 +59,39 @@ class TextPass:
         """Return the numbers of an object's captions; equal texts have equal numbers."""
         return tuple(self._id_of[text] for text in self.texts[uid])
 
-    def run(self, journal_file: "Path") -> NDArray[np.float32]:
-        """Return (T, D) vectors of all distinct captions by number; what the journal has is not encoded again."""
+    def run(self, work: "Path") -> NDArray[np.float32]:
+        """Return (T, D) vectors of all distinct captions by number; what the journals have is not encoded again.
+
+        Args:
+            work: Folder of the journals.
+        """
+        result = np.empty((len(self._id_of), self.info.dim), dtype=np.float32)
+        if self.num_truncated:
+            logger.warning("%s: %d of %d captions are cut off", self.info.name, self.num_truncated, len(result))
+        with ByteJournal(*journal_files(work, self.info.name, None)) as journal:
+            self._encode(journal, None)
+            for start in range(0, len(result), BLOCK):
+                value = np.frombuffer(journal.get(str(start))[1], dtype=np.float32)
+                result[start : start + BLOCK] = value.reshape(-1, self.info.dim)
+        return result
+
+    def run_shard(self, work: "Path", shard: Shard) -> None:
+        """Encode a part of the captions and keep them for the whole stage."""
+        with ByteJournal(*journal_files(work, self.info.name, shard)) as journal:
+            self._encode(journal, shard)
+
+    def _encode(self, journal: ByteJournal, shard: Shard | None) -> None:
         from tqdm import tqdm
 
         distinct = list(self._id_of)
-        if self.num_truncated:
-            logger.warning("%s: %d of %d captions are cut off", self.info.name, self.num_truncated, len(distinct))
-        result = np.empty((len(distinct), self.info.dim), dtype=np.float32)
-        label = f"embed {self.info.name}"
-        with (
-            ByteJournal(journal_file) as journal,
-            tqdm(total=len(distinct), desc=label, unit="text", mininterval=progress_interval()) as bar,
-        ):
-            for start in range(0, len(distinct), BLOCK):
+        starts = part_of(range(0, len(distinct), BLOCK), shard)
+        total = sum(len(distinct[start : start + BLOCK]) for start in starts)
+        with tqdm(total=total, desc=f"embed {self.info.name}", unit="text", mininterval=progress_interval()) as bar:
+            for start in starts:
                 block = distinct[start : start + BLOCK]
                 if str(start) not in journal:
                     journal.put(str(start), {}, self._tower.encode_text(block).astype(np.float32).tobytes())
-                value = np.frombuffer(journal.get(str(start))[1], dtype=np.float32)
-                result[start : start + len(block)] = value.reshape(len(block), -1)
                 bar.update(len(block))
-        return result
 
     def values(self, uid: str, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (K, D) vectors of an object, NaN where it has no further caption."""

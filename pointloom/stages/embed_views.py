@@ -16,6 +16,7 @@ from pointloom.data.shards import ObjectStore
 from pointloom.data.views import ViewStore
 from pointloom.data.workers import available_cores
 from pointloom.stages.embed import DescriptorParams, EmbedParams, NetworkParams
+from pointloom.stages.fan_out import Shard, journal_files, part_of
 from pointloom.stages.teacher_loading import Loader, cache_key, progress_interval
 from pointloom.teachers import IMAGE_TEACHERS, FittedTower, ImageTower
 from pointloom.teachers.images import DEPTH_IMAGE, depth_image
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 16  # objects whose views go through a teacher together; what a kill can cost
+BLOCK = 16  # objects whose views go through a teacher together, always the same ones; what a kill can cost
 FIT_BLOCK = 64
 
 Pictures = dict[str, NDArray[Any]]
@@ -80,15 +81,23 @@ class ViewPasses:
             work: Folder of the journals; what they have is not done again.
             stack: Closes the journals.
         """
-        passes = [
-            ImagePass(info, tower, stack.enter_context(ByteJournal(work / f"{info.name}.journal")))
-            for info, tower in self._teachers
-        ]
-        self._describe(passes)
+        passes = self._open(work, stack, None)
+        self._describe(passes, None)
         for one in passes:
             if isinstance(one.tower, FittedTower):
                 one.tower.fit(self._training_blocks(one))
         return passes
+
+    def run_shard(self, work: "Path", shard: Shard) -> int:
+        """Describe the views of a part of the objects and keep that for the whole stage; returns how many objects."""
+        with ExitStack() as stack:
+            return self._describe(self._open(work, stack, shard), shard)
+
+    def _open(self, work: "Path", stack: ExitStack, shard: Shard | None) -> list[ImagePass]:
+        return [
+            ImagePass(info, tower, stack.enter_context(ByteJournal(*journal_files(work, info.name, shard))))
+            for info, tower in self._teachers
+        ]
 
     def values(self, uid: str, one: ImagePass) -> NDArray[np.float32]:
         """Return (V, D) vectors of an object, NaN where a view cannot be used."""
@@ -100,20 +109,23 @@ class ViewPasses:
             found[self._usable[uid], value.shape[1] :] = 0  # fewer components than asked for
         return found
 
-    def _describe(self, passes: Sequence[ImagePass]) -> None:
+    def _describe(self, passes: Sequence[ImagePass], shard: Shard | None) -> int:
         from tqdm import tqdm
 
-        todo = [uid for uid in self._usable if any(uid not in one.journal for one in passes)]
-        done = len(self._usable) - len(todo)
+        uids = list(self._usable)
+        blocks = part_of([uids[start : start + BLOCK] for start in range(0, len(uids), BLOCK)], shard)
+        todo = [block for block in blocks if any(uid not in one.journal for uid in block for one in passes)]
+        total = sum(map(len, blocks))
+        done = total - sum(map(len, todo))
         if done and todo:
-            logger.info("going on where the last run stopped: %d of %d objects are done", done, len(self._usable))
-        blocks = [todo[start : start + BLOCK] for start in range(0, len(todo), BLOCK)]
+            logger.info("going on where the last run stopped: %d of %d objects are done", done, total)
         label, interval = "embed views", progress_interval()
-        with tqdm(total=len(self._usable), initial=done, desc=label, unit="object", mininterval=interval) as bar:
-            for block, pictures in self._decoded(blocks, {one.info.source for one in passes}):
+        with tqdm(total=total, initial=done, desc=label, unit="object", mininterval=interval) as bar:
+            for block, pictures in self._decoded(todo, {one.info.source for one in passes}):
                 for one in passes:
                     self._keep(one, block, pictures)
                 bar.update(len(block))
+        return total
 
     def _keep(self, one: ImagePass, block: list[str], pictures: Pictures) -> None:
         if all(uid in one.journal for uid in block):

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pointloom.errors import DataError, ParamsError
+from pointloom.stages.launch import run_stage
 from pointloom.stages.params import StageParams
 from pointloom.stages.signature import StageSignature
 
@@ -105,7 +106,7 @@ def run_step(signature: StageSignature, params: StageParams, paths: Mapping[str,
     }
     for path in made.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    signature.function(params, **{**paths, **staged})
+    run_stage(signature, params, {**paths, **staged})
     for name, folder in staged.items():
         _move(folder, made[name])
     for name, artifact in step.outputs.items():
@@ -165,10 +166,12 @@ def lineage_of(record: Mapping[str, Any]) -> dict[str, str]:
         "stage": run["stage"],
         "entry": run["name"],
         "mlflow_run_id": run["mlflow_run_id"],
+        "kfp_run_id": run.get("kfp_run_id"),
         "data_digest": run["data_digest"],
         "git_revision": run["git"]["revision"],
         "params_sha256": run["params_sha256"],
         "pointloom_version": run["versions"]["pointloom"],
+        **{f"input_{name}": digest for name, digest in run.get("inputs", {}).items()},
     }
     return {key: str(value) for key, value in known.items() if value}
 

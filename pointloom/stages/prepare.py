@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
+from pointloom.stages.fan_out import Shard, journal_files, label, part_of
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ Source = Literal[
     "synthetic_rooms", "scans", "s3dis", "scannet", "scannet_votenet", "pointcept", "sunrgbd",
 ]  # fmt: skip
 SCENE_SOURCES = ("synthetic_rooms", "scans", "s3dis", "scannet", "scannet_votenet", "pointcept", "sunrgbd")
+"""Sources of scenes; everything else is prepared object by object."""
 
 
 class ScenePreparation(StageParams):
@@ -105,7 +108,15 @@ class PrepareParams(StageParams):
         return {name: v for name, v in values.items() if name not in ("variant", "scenes") or v is not None}
 
 
-def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metrics: MetricsOut, state: StateDir) -> None:
+def prepare(
+    params: PrepareParams,
+    *,
+    source: RawIn,
+    dataset: DatasetOut,
+    metrics: MetricsOut,
+    state: StateDir,
+    shard: Shard | None = None,
+) -> None:
     """Turn a folder of meshes, clouds or scenes, or generated ones, into a prepared store.
 
     Raises:
@@ -114,7 +125,11 @@ def prepare(params: PrepareParams, *, source: RawIn, dataset: DatasetOut, metric
     """
     from pointloom.stages.runs import stage_run
 
-    with stage_run("prepare", params=params, inputs={"source": source}, metrics=metrics, state=state) as run:
+    inputs = {"source": source}
+    with stage_run("prepare", params=params, inputs=inputs, metrics=metrics, state=state, shard=shard) as run:
+        if shard:
+            run.summary(prepare_shard(params, shard, source=source, dataset=dataset, state=state))
+            return
         info = prepare_store(params, source=source, dataset=dataset, state=state)
         run.set_tags({"data.digest": info.digest})
         numbers = {name: float(count) for name, count in info.counts.items()}
@@ -131,7 +146,6 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
         ParamsError: Parameters do not fit the source.
         WorkspaceError: Another run is preparing into the same state folder.
     """
-    from pointloom.data.journal import Journal
     from pointloom.data.shards import write_store
     from pointloom.stages.prepare_plan import plan_prepare
 
@@ -143,48 +157,82 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
         raise ParamsError(f"prepare.scenes: source {params.source} has objects, not scenes; remove it")
     plan = plan_prepare(params, source)
     listing = plan.listing
-    work = state / "prepare"
-    _check_disk(work, dataset, num_objects=len(listing.objects), num_points=params.num_points)
-    try:
-        with Journal(work / "objects.journal") as journal:
-            failures = listing.failures + _work_off(params, plan, journal)
-            check_failures(params, listing.objects, failures, dataset)
-            info = write_store(
-                dataset,
-                _finished(plan, journal),
-                num_points=params.num_points,
-                source=params.source,
-                settings=plan.settings,
-                failures=failures,
-                parts=plan.parts,
-                notes=listing.notes,
-                classes=plan.classes,
-            )
-    except OSError as error:
-        raise _explain_full_disk(error, work) from error
-    shutil.rmtree(work, ignore_errors=True)
+    with _kept(plan, params, dataset, state) as journal:
+        failures = listing.failures + _work_off(params, plan, journal)
+        check_failures(params, listing.objects, failures, dataset)
+        info = write_store(
+            dataset,
+            _finished(plan, journal),
+            num_points=params.num_points,
+            source=params.source,
+            settings=plan.settings,
+            failures=failures,
+            parts=plan.parts,
+            notes=listing.notes,
+            classes=plan.classes,
+        )
     if missing := info.counts.get("texture_missing"):
         logger.warning("objects with missing textures or materials: %d; they keep their plain colour", missing)
     logger.info("prepared %d objects of %d classes in %s", info.counts["objects"], len(info.classes), dataset)
     return info
 
 
-def _work_off(params: PrepareParams, plan: "Plan", journal: "Journal") -> "list[Failure]":
-    """Prepare every object that the journal does not have yet."""
+def prepare_shard(params: PrepareParams, shard: Shard, *, source: Path, dataset: Path, state: Path) -> dict[str, float]:
+    """Prepare a part of the objects and keep it for the whole stage; returns how many, and how many cannot be used.
+
+    Raises:
+        DataError: There is nothing to prepare, or the disk is full.
+        ParamsError: The source is not prepared object by object.
+        WorkspaceError: The same part, or the whole stage, is running in the same state folder.
+    """
+    from pointloom.stages.prepare_plan import plan_prepare
+
+    if params.source in SCENE_SOURCES:
+        raise ParamsError(f"prepare: scenes ({params.source}) are not done in parts; leave --shard, --num-shards out")
+    plan = plan_prepare(params, source)
+    with _kept(plan, params, dataset, state, shard) as journal:
+        failures = _work_off(params, plan, journal, shard)
+    done = len(part_of(plan.listing.objects, shard)) - len(failures)
+    logger.info("shard %s: %d objects are kept in %s, %d cannot be used", shard, done, journal.path, len(failures))
+    return {"objects": float(done), "quarantined": float(len(failures))}
+
+
+@contextmanager
+def _kept(
+    plan: "Plan", params: PrepareParams, dataset: Path, state: Path, shard: Shard | None = None
+) -> "Iterator[Journal]":
+    """Open the journal of finished objects, and remove it when the store is complete; explain a full disk."""
+    from pointloom.data.journal import Journal
+    from pointloom.train.state import locked_folder
+
+    work = state / "prepare"
+    _check_disk(work, dataset, num_objects=len(plan.listing.objects), num_points=params.num_points)
+    try:
+        with locked_folder(work, stage="prepare", shard=label(shard)):
+            with Journal(*journal_files(work, "objects", shard)) as journal:
+                yield journal
+            if not shard:
+                shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise _explain_full_disk(error, work) from error
+
+
+def _work_off(params: PrepareParams, plan: "Plan", journal: "Journal", shard: Shard | None = None) -> "list[Failure]":
+    """Prepare every object, or every one of a shard, that the journal does not have yet."""
     from tqdm import tqdm
 
     from pointloom.data.intake import warm_up
     from pointloom.data.records import Failure
     from pointloom.data.workers import map_in_workers
 
-    listing, intake = plan.listing, plan.intake
-    todo = [o for o in listing.objects if intake.key(o) not in journal]
-    done = len(listing.objects) - len(todo)
+    intake, objects = plan.intake, part_of(plan.listing.objects, shard)
+    todo = [o for o in objects if intake.key(o) not in journal]
+    done = len(objects) - len(todo)
     if done:
-        logger.info("going on where the last run stopped: %d of %d objects are done", done, len(listing.objects))
+        logger.info("going on where the last run stopped: %d of %d objects are done", done, len(objects))
     failures = []
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=len(listing.objects), initial=done, desc="prepare", unit="object", mininterval=interval) as bar:
+    with tqdm(total=len(objects), initial=done, desc="prepare", unit="object", mininterval=interval) as bar:
         outcomes = map_in_workers(
             intake,
             todo,

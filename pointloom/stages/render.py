@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import Field
 
 from pointloom.errors import DataError
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, RawIn, StateDir, ViewsOut
+from pointloom.stages.fan_out import Shard, journal_files, part_of
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
@@ -58,8 +60,41 @@ class RenderParams(StageParams):
 _SHAPING = {"layout", "size", "supersample", "fov_degrees"}
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be rendered and how.
+
+    Attributes:
+        items: All objects of the store.
+        renderer: How one of them becomes views.
+        info: Description of the views, without a digest.
+    """
+
+    items: "list[RenderItem]"
+    renderer: "ObjectRenderer"
+    info: "ViewsInfo"
+
+    @property
+    def shaped_by(self) -> dict[str, Any]:
+        """Return everything that the pictures depend on."""
+        info = self.info
+        return {
+            "settings": info.settings,
+            "dataset": info.dataset_digest,
+            "renderer": info.renderer,
+            "device": info.device,
+        }
+
+
 def render(
-    params: RenderParams, *, source: RawIn, dataset: DatasetIn, views: ViewsOut, metrics: MetricsOut, state: StateDir
+    params: RenderParams,
+    *,
+    source: RawIn,
+    dataset: DatasetIn,
+    views: ViewsOut,
+    metrics: MetricsOut,
+    state: StateDir,
+    shard: Shard | None = None,
 ) -> None:
     """Render every object of a prepared store from several sides, in colour and depth.
 
@@ -71,7 +106,12 @@ def render(
     from pointloom.stages.runs import stage_run
 
     inputs = {"source": source, "dataset": dataset}
-    with stage_run("render", name=views.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
+    with stage_run(
+        "render", name=views.name, params=params, inputs=inputs, metrics=metrics, state=state, shard=shard
+    ) as run:
+        if shard:
+            run.summary(render_shard(params, shard, source=source, dataset=dataset, state=state))
+            return
         info = render_views(params, source=source, dataset=dataset, views=views, state=state)
         run.set_tags({"views.digest": info.digest, "renderer": info.renderer, "renderer.device": info.device})
         run.summary(_headline(views))
@@ -89,13 +129,52 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
     """
     from pointloom.data.journal import ByteJournal
     from pointloom.data.replace import replaced_folder
+    from pointloom.data.views import write_views
+    from pointloom.train.state import resume_state
+
+    plan = _plan(params, source, dataset)
+    with (
+        resume_state(state, stage="render", shaped_by=plan.shaped_by) as work,
+        ByteJournal(*journal_files(work, "views", None)) as journal,
+        replaced_folder(views) as folder,
+    ):
+        failures = _work_off(params, plan.items, plan.renderer, journal)
+        _check_failures(params, len(plan.items), failures, views)
+        info = write_views(folder, _finished(plan.items, journal), info=plan.info, failures=failures)
+    logger.info("rendered %d objects from %d sides into %s", len(plan.items) - len(failures), len(info.poses), views)
+    return info
+
+
+def render_shard(params: RenderParams, shard: Shard, *, source: Path, dataset: Path, state: Path) -> dict[str, float]:
+    """Render a part of the objects and keep it for the whole stage; returns how many, and how many cannot be rendered.
+
+    Raises:
+        BackendError: No renderer works here, or none on a GPU though one is required.
+        DataError: The source folder is gone.
+        WorkspaceError: The same part, or the whole stage, is being rendered.
+    """
+    from pointloom.data.journal import ByteJournal
+    from pointloom.train.state import resume_state
+
+    plan = _plan(params, source, dataset)
+    items = part_of(plan.items, shard)
+    with (
+        resume_state(state, stage="render", shaped_by=plan.shaped_by, shard=str(shard)) as work,
+        ByteJournal(*journal_files(work, "views", shard)) as journal,
+    ):
+        failures = _work_off(params, items, plan.renderer, journal)
+    logger.info("shard %s: %d objects are kept in %s", shard, len(items) - len(failures), journal.path)
+    return {"objects": float(len(items) - len(failures)), "quarantined": float(len(failures))}
+
+
+def _plan(params: RenderParams, source: Path, dataset: Path) -> Plan:
+    """Open the store and choose who draws."""
     from pointloom.data.shards import ObjectStore
-    from pointloom.data.views import ViewsInfo, write_views
+    from pointloom.data.views import ViewsInfo
     from pointloom.render.backend import choose_renderer
     from pointloom.render.cameras import Rig
     from pointloom.render.objects import VERSION, ObjectRenderer
     from pointloom.render.samples import SampleGrid
-    from pointloom.train.state import resume_state
 
     store = ObjectStore(dataset)
     items = list_items(store, source)
@@ -104,7 +183,6 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
         logger.warning("views are drawn by the slower ray caster, because EGL cannot be used: %s", chosen.problem)
     logger.info("views are drawn by %s on %s", chosen.name, chosen.device)
     rig = Rig(layout=params.layout, size=params.size, fov_degrees=params.fov_degrees)
-    settings = params.model_dump(include=_SHAPING) | {"version": VERSION}
     info = ViewsInfo(
         layout=params.layout,
         size=params.size,
@@ -112,23 +190,13 @@ def render_views(params: RenderParams, *, source: Path, dataset: Path, views: Pa
         poses=rig.poses,
         renderer=chosen.name,
         device=chosen.device,
-        settings=settings,
+        settings=params.model_dump(include=_SHAPING) | {"version": VERSION},
         dataset_digest=store.info.digest,
     )
     renderer = ObjectRenderer(
         source=source, dataset=dataset, grid=SampleGrid(rig, params.supersample), renderer=chosen.name
     )
-    shaped_by = {"settings": settings, "dataset": store.info.digest, "renderer": chosen.name, "device": chosen.device}
-    with (
-        resume_state(state, stage="render", shaped_by=shaped_by) as work,
-        ByteJournal(work / "views.journal") as journal,
-        replaced_folder(views) as folder,
-    ):
-        failures = _work_off(params, items, renderer, journal)
-        _check_failures(params, len(items), failures, views)
-        info = write_views(folder, _finished(items, journal), info=info, failures=failures)
-    logger.info("rendered %d objects from %d sides into %s", len(items) - len(failures), len(rig.poses), views)
-    return info
+    return Plan(items, renderer, info)
 
 
 def list_items(store: "ObjectStore", source: Path) -> "list[RenderItem]":

@@ -19,6 +19,9 @@ import psutil
 from pydantic import BaseModel
 
 from pointloom._version import __version__
+from pointloom.stages.executor import describe
+from pointloom.stages.fan_out import Shard
+from pointloom.train.processes import is_leader
 from pointloom.train.spool import RunStart, Tracker, new_key, spool_folder, tracking_target
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class StageRun:
     def register_encoder(self, folder: Path, *, name: str) -> None:
         """Keep the folder of an encoder and register it as the newest version of the model ``EXPERIMENT-NAME``."""
         if self._tracker:
+            self._tracker.set_tags({"encoder.sha256": describe(folder)["checkpoint_sha256"]})
             self._tracker.register_encoder(folder, name=name)
 
     def summary(self, values: Mapping[str, float | int]) -> None:
@@ -123,12 +127,13 @@ def stage_run(
     inputs: Mapping[str, Path],
     metrics: Path,
     state: Path = Path("state"),
+    shard: Shard | None = None,
 ) -> Iterator[StageRun]:
     """Run a stage: measure it, record it in MLflow, and write its metrics file when it succeeds.
 
     The metrics file is ``{"metrics": {...headline numbers}, "run": {...cost and lineage}}``, written atomically. When
     the stage raises, the run is marked FAILED (KILLED after Ctrl-C or SIGTERM), no file is written, and the exception
-    goes on.
+    goes on. Of several training processes only the leader is recorded.
 
     Args:
         stage: Name of the stage.
@@ -137,7 +142,11 @@ def stage_run(
         inputs: Input artefacts by name; the digest of ``dataset`` becomes lineage.
         metrics: JSON file to write.
         state: Resume state; events for MLflow are spooled below it.
+        shard: Part of the stage that this is: it is recorded, and writes no metrics file.
     """
+    if not is_leader():
+        yield StageRun(None)
+        return
     lineage = {
         "stage": stage,
         "name": name,
@@ -146,8 +155,10 @@ def stage_run(
         "git": code_revision(),
         "params_sha256": params_digest(params),
         "data_digest": data_digest(inputs),
+        "inputs": input_digests(inputs),
+        "kfp_run_id": os.environ.get("KFP_RUN_ID") or None,
     }
-    tracker = _open_tracker(lineage, params, inputs, state)
+    tracker = _open_tracker(lineage, params, inputs, state, shard)
     run = StageRun(tracker)
     meter = CostMeter(tracker.sender.pid if tracker and tracker.sender else None)
     try:
@@ -160,7 +171,7 @@ def stage_run(
             tracker.finish("KILLED" if interrupted else "FAILED", max_wait_s=0.0 if interrupted else 5.0)
         raise
     cost = {**meter.read(), "load_average": round(os.getloadavg()[0], 2)}
-    label = f"{stage} {name}".strip()
+    label = " ".join(part for part in (stage, name, f"shard {shard}" if shard else "") if part)
     logger.info(
         "%s: done in %.1f s (%.1f CPU s, %.0f MB)", label, cost["wall_s"], cost["cpu_s"], cost["peak_memory_mb"]
     )
@@ -168,12 +179,12 @@ def stage_run(
     if tracker:
         tracker.log_metrics({**run.headline, **{f"cost/{key}": value for key, value in cost.items()}}, step=0)
         run_id = tracker.finish("FINISHED")
-    record = {"metrics": run.headline, "run": {**lineage, **cost, "mlflow_run_id": run_id}}
-    write_json(metrics, record)
+    if shard is None:
+        write_json(metrics, {"metrics": run.headline, "run": {**lineage, **cost, "mlflow_run_id": run_id}})
 
 
 def _open_tracker(
-    lineage: Mapping[str, Any], params: BaseModel, inputs: Mapping[str, Path], state: Path
+    lineage: Mapping[str, Any], params: BaseModel, inputs: Mapping[str, Path], state: Path, shard: Shard | None
 ) -> Tracker | None:
     target = tracking_target(Path.cwd())
     if target is None:
@@ -187,14 +198,17 @@ def _open_tracker(
         "workspace": str(Path.cwd()),
         "params.sha256": lineage["params_sha256"],
         "data.digest": lineage["data_digest"] or "",
+        "shard": str(shard or ""),
+        "kfp.run_id": lineage["kfp_run_id"] or "",
         "git.revision": git["revision"] or "",
         "git.dirty": str(git["dirty"]),
         **{f"input.{key}": str(path) for key, path in inputs.items()},
+        **{f"input.{key}.digest": digest for key, digest in lineage["inputs"].items()},
     }
     start = RunStart(
         key=new_key(),
         target=target,
-        name=f"{lineage['stage']}/{lineage['name']}".rstrip("/"),
+        name="/".join(part for part in (lineage["stage"], lineage["name"], str(shard or "")) if part),
         run_id=os.environ.get("MLFLOW_RUN_ID") or None,
         parent_run_id=os.environ.get("POINTLOOM_PARENT_RUN_ID") or None,
         time=time.time(),
@@ -224,6 +238,13 @@ def data_digest(inputs: Mapping[str, Path]) -> str | None:
         return None
     digest = json.loads(description.read_text(encoding="utf-8")).get("digest")
     return str(digest) if digest else None
+
+
+def input_digests(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Return digest or checksum of every input that has one, by name."""
+    described = {name: describe(path) for name, path in inputs.items()}
+    found = {name: values.get("digest", values.get("checkpoint_sha256")) for name, values in described.items()}
+    return {name: digest for name, digest in found.items() if digest}
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pointloom.stages.artifacts import Artifact
+from pointloom.stages.fan_out import Shard
 from pointloom.stages.params import StageParams
 
 STATE_DEFAULT = Path("state")
@@ -28,12 +29,14 @@ class StageSignature:
         function: The stage.
         params: Its parameter models; several where ``method`` chooses one (a discriminated union).
         artifacts: Its paths by argument name, in order.
+        splits: Whether parts of its work can be done by several processes (it has an argument ``shard``).
     """
 
     name: str
     function: Callable[..., None]
     params: tuple[type[StageParams], ...]
     artifacts: Mapping[str, Artifact]
+    splits: bool
 
     @property
     def doc(self) -> str:
@@ -59,7 +62,7 @@ class ParamDoc:
 
 
 def read_signature(name: str, function: Callable[..., None]) -> StageSignature:
-    """Read a stage function: the first argument is its parameters, every other one a path.
+    """Read a stage function: the first argument is its parameters, every other one a path, or ``shard``.
 
     Raises:
         TypeError: The function is no stage.
@@ -71,11 +74,15 @@ def read_signature(name: str, function: Callable[..., None]) -> StageSignature:
         raise TypeError(f"stage {name}: the first argument must be a StageParams, got {hints[first]}")
     artifacts: dict[str, Artifact] = {}
     for argument in others:
+        if hints[argument] == Shard | None:
+            continue
         found = [item for item in get_args(hints[argument]) if isinstance(item, Artifact)]
         if get_origin(hints[argument]) is not Annotated or len(found) != 1:
             raise TypeError(f"stage {name}: argument {argument} must be annotated with one Artifact")
         artifacts[argument] = found[0]
-    return StageSignature(name=name, function=function, params=models, artifacts=artifacts)
+    return StageSignature(
+        name=name, function=function, params=models, artifacts=artifacts, splits=len(artifacts) < len(others)
+    )
 
 
 def _variants(annotation: Any) -> tuple[Any, ...]:

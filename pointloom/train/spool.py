@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -89,6 +90,12 @@ def tracking_target(workspace: Path) -> TrackingTarget | None:
         uri = f"sqlite:///{database}"
         artifact_root = str(database.parent / "mlartifacts")
     return TrackingTarget(uri=uri, experiment=experiment, artifact_root=artifact_root)
+
+
+def without_login(text: str, uri: str) -> str:
+    """Return a text, such as an error, in which the name and password of an address are left out."""
+    login, at, _ = urlsplit(uri).netloc.rpartition("@")
+    return text.replace(login + at, "") if login else text
 
 
 def spool_folder(state: Path) -> Path:
@@ -188,7 +195,7 @@ class Tracker:
             reason = answers.get("unreachable", "the sender has not finished")
             logger.warning(
                 "tracking: %s has not taken everything (%s); the rest is kept in %s and sent by the next stage",
-                self.start.target.uri,
+                without_login(self.start.target.uri, self.start.target.uri),
                 reason,
                 self.path,
             )

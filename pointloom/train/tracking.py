@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pointloom.errors import BackendError
+from pointloom.train.spool import without_login
 
 REQUEST_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -178,9 +179,11 @@ class Forwarder:
             return action()
         except Exception as error:  # a stage must not depend on what an MLflow version raises
             if getattr(error, "error_code", None) in PERMANENT or isinstance(error, FileNotFoundError):
-                print(f"{self.spool.path.name}: skipped: {error}", file=sys.stderr, flush=True)
+                text = without_login(str(error), self.spool.events()[0]["target"]["uri"])
+                print(f"{self.spool.path.name}: skipped: {text}", file=sys.stderr, flush=True)
                 return None
-            raise UnreachableError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+            text = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UnreachableError(without_login(text, self.spool.events()[0]["target"]["uri"])) from error
 
     def _start(self, events: list[dict[str, Any]]) -> None:
         start = events[0]

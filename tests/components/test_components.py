@@ -10,6 +10,7 @@ from kfp.dsl import Metrics, Model
 
 from components.report import report_of
 from pipelines.compile import component_of
+from pipelines.graph import SHARDS
 from pointloom.cli import cli
 from pointloom.stages import STAGES
 from pointloom.stages.sections import ENTRY_STAGES
@@ -30,7 +31,11 @@ def types(found: Any) -> dict[str, str]:
 
 
 def options(stage: str) -> dict[str, Any]:
-    words = spec(stage).implementation.container.args
+    return options_of(spec(stage))
+
+
+def options_of(component: Any) -> dict[str, Any]:
+    words = component.implementation.container.args
     assert all(word.startswith("--") for word in words[::2])
     return dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
 
@@ -56,8 +61,33 @@ def test_command_line_is_the_stages(stage: str) -> None:
     container = spec(stage).implementation.container
     assert container.command == ["pointloom", stage]
     known = {option.removeprefix("--") for parameter in cli.commands[stage].params for option in parameter.opts}
-    assert set(options(stage)) == known
+    assert set(options(stage)) == known - {"shard", "num-shards"}
     assert options(stage)["executor-input"] == "{{$}}"
+
+
+def test_stages_that_can_be_split_have_a_component_for_a_part() -> None:
+    assert list(SHARDS) == [stage for stage, signature in SIGNATURES.items() if signature.splits]
+
+
+@pytest.mark.parametrize("stage", SHARDS)
+def test_a_part_is_the_same_command_with_a_number_and_makes_no_artefact(stage: str) -> None:
+    part = SHARDS[stage].component_spec
+    assert part.implementation.container.command == ["pointloom", stage]
+    assert part.implementation.container.image == spec(stage).implementation.container.image
+    given, whole = options_of(part), options(stage)
+    assert set(given) == (set(whole) - {"executor-input"}) | {"shard", "num-shards"}
+    assert types(part.inputs) == types(spec(stage).inputs) | {
+        "shard": "Integer",
+        "num_shards": "Integer",
+    }
+    assert not part.outputs
+    made = {name for name, one in SIGNATURES[stage].artifacts.items() if one.direction == "out"}
+    for name in set(whole) - {"executor-input"} - made:
+        assert str(given[name]) == str(whole[name]), name
+    for name in made:  # nobody reads them; the last part of the path is the entry's name
+        assert getattr(given[name], "items", [given[name]])[0].startswith("/tmp/")
+    for name in ("shard", "num_shards"):
+        assert str(given[name.replace("_", "-")]) == f"{{{{$.inputs.parameters['{name}']}}}}"
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -47,13 +47,65 @@ def test_committed_packages_are_what_the_code_makes() -> None:
 
 
 @pytest.mark.parametrize("pipeline", PARAMS)
-def test_there_is_a_step_per_entry(packages: dict[str, list[dict[str, Any]]], pipeline: str) -> None:
-    expected = {
-        f"{stage}-{entry}" if entry else stage
-        for stage in STAGES
-        for entry in (PARAMS[pipeline][stage] if stage in ENTRY_STAGES else [""])
-    }
+def test_there_is_a_step_per_entry_and_one_per_part(packages: dict[str, list[dict[str, Any]]], pipeline: str) -> None:
+    shards = read_cluster().shards
+    expected = set()
+    for stage in STAGES:
+        for entry in PARAMS[pipeline][stage] if stage in ENTRY_STAGES else [""]:
+            name = f"{stage}-{entry}" if entry else stage
+            expected |= {name, *(f"{name}-shard-{index}" for index in range(shards.get(stage, 0)))}
     assert set(tasks(packages[pipeline])) == expected
+
+
+def test_a_step_waits_for_the_parts_of_its_work(packages: dict[str, list[dict[str, Any]]]) -> None:
+    found = tasks(packages["multimodal"])
+    by_key = {key: task["taskInfo"]["name"] for key, task in components_tasks(packages["multimodal"]).items()}
+    for name, task in found.items():
+        before = {by_key[key] for key in task.get("dependentTasks", [])}
+        _, _, rest = name.partition("-shard-")
+        if rest:
+            constants = {
+                key: one["runtimeValue"]["constant"]
+                for key, one in task["inputs"]["parameters"].items()
+                if "shard" in key
+            }
+            assert constants == {"shard": int(rest), "num_shards": 4}
+            assert not [one for one in before if "shard" in one], "parts do not wait for each other"
+        elif f"{name}-shard-0" in found:
+            assert {f"{name}-shard-{index}" for index in range(4)} <= before
+
+
+def test_without_parts_there_are_the_stages_alone() -> None:
+    cluster = read_cluster().model_copy(update={"shards": {"render": 1}})
+    found = tasks(read_documents(compiled(build_pipeline("multimodal", PARAMS["multimodal"], cluster))))
+    assert not [name for name in found if "shard" in name]
+
+
+def test_rooms_are_prepared_by_one_step() -> None:
+    rooms = {"source": "s3dis", "variant": "aligned"}
+    params = PARAMS["pretrain"] | {"prepare": PARAMS["pretrain"]["prepare"] | rooms}
+    found = tasks(read_documents(compiled(build_pipeline("pretrain", params, read_cluster()))))
+    assert not [name for name in found if "shard" in name]
+
+
+def test_parts_need_a_volume(tmp_path: Path) -> None:
+    text = Path("pipelines/cluster.yaml").read_text()
+    file = tmp_path / "cluster.yaml"
+    file.write_text(re.sub(r"^storage:.*\n(  .*\n)*", "storage: null\n", text, flags=re.MULTILINE))
+    with pytest.raises(ParamsError, match="shards: pods that share a stage need storage"):
+        read_cluster(file)
+    file.write_text(text.replace("  prepare: 4", "  prepare: 0"))
+    with pytest.raises(ParamsError, match=r"shards\.prepare"):
+        read_cluster(file)
+
+
+def test_every_stage_knows_its_run_of_the_pipeline(packages: dict[str, list[dict[str, Any]]]) -> None:
+    """The label is the one that KFP's own launcher reads from its pod."""
+    for name, task in tasks(packages["multimodal"]).items():
+        _, kubernetes = executor(packages["multimodal"], task)
+        assert {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"} in kubernetes[
+            "fieldPathAsEnv"
+        ], name
 
 
 @pytest.mark.parametrize("pipeline", PARAMS)
@@ -63,7 +115,7 @@ def test_edges_are_those_of_the_parameters(packages: dict[str, list[dict[str, An
     for stage, references in REFERENCES.items():
         for entry, values in PARAMS[pipeline][stage].items():
             inputs = found[f"{stage}-{entry}"]["inputs"]["artifacts"]
-            producers = {name: by_key[one["taskOutputArtifact"]["producerTask"]] for name, one in inputs.items()}
+            producers = {key: by_key[one["taskOutputArtifact"]["producerTask"]] for key, one in inputs.items()}
             assert producers.pop("dataset") == "prepare"
             assert producers == {
                 name: next(f"{target}-{values[name]}" for target in targets if values[name] in PARAMS[pipeline][target])
@@ -137,7 +189,7 @@ def test_exit_task_runs_however_the_stages_end_and_gets_their_status(
 
 
 def test_without_a_webhook_there_is_no_exit_task() -> None:
-    cluster = read_cluster().model_copy(update={"webhook": None, "storage": None})
+    cluster = read_cluster().model_copy(update={"webhook": None, "storage": None, "shards": {}})
     spec, platform = read_documents(compiled(build_pipeline("pretrain", PARAMS["pretrain"], cluster)))
     assert "comp-exit-handler-1" not in spec["components"]
     assert "pvcMount" not in str(platform)

@@ -231,6 +231,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_block(
         return real(self, views)
 
     monkeypatch.setattr(Descriptor, "encode_image", counted)
+    monkeypatch.setattr(embed_views, "BLOCK", 2)
     resumed = run(values(), data, tmp_path)
     assert sum(seen) == 2 * (3 * V)  # two teachers, three of seven objects; the second block was objects 2 and 4
     assert resumed.info == whole.info

@@ -1,0 +1,86 @@
+"""Does `pointloom plan` foresee what the data stages take? Predicted against measured, on generated objects.
+
+    python -m benchmarks.plan [OUTPUT] [--pipeline multimodal] [--profile smoke] [--sizes 200,1000,5000]
+
+The rates come from short runs at two sizes (60 and 240 objects), the measurements from whole runs of the same stages at
+the sizes given. OUTPUT becomes a folder with ``plan.json`` and ``plan.md``. CPU seconds hardly depend on other work on
+the machine, wall time does; so both are shown, with the load average beside them.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from benchmarks.operators import describe_machine
+from pointloom.calibrate import measure, run_step, shortened
+from pointloom.plan import estimate, step_name, steps
+from pointloom.workspace import PIPELINES, PROFILES, template
+
+DATA_STAGES = ("prepare", "render", "caption", "embed")
+LIMIT = 0.3
+
+
+def rows_of(params: dict[str, Any], sizes: list[int], folder: Path) -> list[dict[str, Any]]:
+    """Measure rates, predict every step at every size, run it, and compare."""
+    rates = measure(params, folder, tell=lambda line: click.echo(line, err=True), stages=DATA_STAGES)
+    rows = []
+    for size in sizes:
+        workspace = folder / f"whole-{size}"
+        (workspace / "raw").mkdir(parents=True)
+        predicted = {each.name: each for each in estimate(params, rates, objects=size)}
+        for stage, entry, values in steps(params):
+            if stage not in DATA_STAGES:
+                continue
+            name = step_name(stage, entry)
+            load = os.getloadavg()[0]
+            found = run_step(stage, entry, shortened(stage, values, objects=size), params, workspace)
+            if isinstance(found, str):
+                raise click.ClickException(f"{name}: {found}")
+            plan = predicted[name]
+            rows.append(
+                {"name": name, "objects": size, "load": round(load, 1)}
+                | {"wall_s": found["wall_s"], "predicted_wall_s": plan.wall_s}
+                | {"cpu_s": found["cpu_s"], "predicted_cpu_s": plan.cpu_s}
+                | {"bytes": found["bytes"], "predicted_bytes": plan.size}
+            )
+            click.echo(as_line(rows[-1]), err=True)
+    return rows
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    cells = [f"{row['name']}", f"{row['objects']:,}"]
+    for key, digits in (("wall_s", 1), ("cpu_s", 1), ("bytes", 0)):
+        measured, predicted = row[key], row[f"predicted_{key}"]
+        scale = 1e6 if key == "bytes" else 1
+        error = predicted / measured - 1
+        cells.append(f"{measured / scale:,.{digits or 1}f} / {predicted / scale:,.{digits or 1}f} ({error:+.0%})")
+    return f"| {' | '.join(cells)} | {row['load']} |"
+
+
+@click.command()
+@click.argument("output", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/bench"))
+@click.option("--pipeline", type=click.Choice(PIPELINES), default="multimodal", show_default=True)
+@click.option("--profile", type=click.Choice(PROFILES), default="smoke", show_default=True)
+@click.option("--sizes", default="200,1000,5000", show_default=True, help="Numbers of objects.")
+def main(output: Path, pipeline: str, profile: str, sizes: str) -> None:
+    """Compare, and write the table to OUTPUT."""
+    output.mkdir(parents=True, exist_ok=True)
+    params = yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml"))
+    with tempfile.TemporaryDirectory(prefix="pointloom-plan-") as folder:
+        rows = rows_of(params, [int(size) for size in sizes.split(",")], Path(folder))
+    head = "| step | objects | wall s, measured / predicted | CPU s | MB | load |\n|---|---|---|---|---|---|\n"
+    (output / "plan.md").write_text(head + "".join(f"{as_line(row)}\n" for row in rows))
+    (output / "plan.json").write_text(json.dumps(describe_machine() | {"rows": rows}, indent=2))
+    missed = [row for row in rows if abs(row["predicted_cpu_s"] / row["cpu_s"] - 1) > LIMIT]
+    click.echo((output / "plan.md").read_text())
+    click.echo(f"{len(rows) - len(missed)} of {len(rows)} predictions of CPU time are within {LIMIT:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Measure what the stages of a profile take here: each runs on a few generated objects, at two sizes, for one epoch."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pointloom.plan import Rate, Rates, step_name, steps, units_of
+from pointloom.stages import STAGES
+from pointloom.stages.signature import read_signature
+
+SIZES = (60, 240)
+PLACES = {
+    "dataset": "data/objects",
+    "data": "data",
+    "models": "models",
+    "results": "results",
+    "runs": "reports",
+    "report": "report",
+    "source": "raw",
+}
+"""Where the arguments of stages that name no entry are, as in ``dvc.yaml``."""
+
+
+def shortened(stage: str, values: Mapping[str, Any], *, objects: int) -> dict[str, Any]:
+    """Return parameters for a short run: generated objects, one epoch, one seed, batches that fit."""
+    short: dict[str, Any] = deepcopy(dict(values))
+    if stage == "prepare":
+        return short | {
+            "source": "synthetic", "variant": None, "num_objects": objects, "unlabelled_synthetic": 0,
+            "train_list": None, "test_list": None,
+        }  # fmt: skip
+    if "seeds" in short:
+        short["seeds"] = short["seeds"][:1]
+    if "epochs" in short:
+        short["epochs"] = 1
+    if "label_epochs" in short:
+        short["label_epochs"] = {1.0: 1}
+    if "batch_size" in short:
+        short["batch_size"] = min(short["batch_size"], max(2, objects // 4))
+    return short
+
+
+def measure(
+    params: Mapping[str, Any],
+    folder: Path,
+    *,
+    tell: Callable[[str], None],
+    stages: Collection[str] = tuple(STAGES),
+    sizes: tuple[int, int] = SIZES,
+) -> Rates:
+    """Run every step at two sizes and fit a line through them.
+
+    Args:
+        params: All sections of a profile, checked.
+        folder: Empty folder to work in.
+        tell: Called with a line per step.
+        stages: Which stages; each needs what the ones before it make.
+        sizes: Numbers of objects.
+    """
+    fraction = params["prepare"]["test_fraction"]
+    measured: dict[str, list[dict[str, float]]] = {}
+    missing: dict[str, str] = {}
+    for size in sizes:
+        workspace = folder / str(size)
+        (workspace / "raw").mkdir(parents=True)
+        for stage, entry, values in steps(params):
+            name, short = step_name(stage, entry), shortened(stage, values, objects=size)
+            if name in missing or stage not in stages:
+                continue
+            outcome = run_step(stage, entry, short, params, workspace)
+            if isinstance(outcome, str):
+                missing[name] = outcome
+                tell(f"{name}: not measured: {outcome}")
+                continue
+            units = units_of(stage, short, objects=size, test_fraction=fraction)
+            measured.setdefault(name, []).append(outcome | {"units": units, "objects": float(size)})
+            tell(f"{name}: {size} objects, {outcome['wall_s']:.1f} s")
+    gpu = _gpu()
+    rates = {
+        name: fitted(*points, gpu=gpu is not None and name.partition(".")[0] != "prepare")
+        for name, points in measured.items()
+        if name not in missing
+    }
+    return Rates(machine=f"{_machine()}, {gpu or 'no GPU'}", rates=rates, missing=missing)
+
+
+def run_step(
+    stage: str, entry: str, values: Mapping[str, Any], params: Mapping[str, Any], workspace: Path
+) -> dict[str, float] | str:
+    """Run a step as a process of its own; returns time and size, or why there are none."""
+    metrics = workspace / "reports" / stage / f"{entry}.json" if entry else workspace / "reports" / f"{stage}.json"
+    given = dict(_paths(stage, entry, params)) | {"metrics": str(metrics)}
+    file = workspace / f"{step_name(stage, entry)}.yaml"
+    file.write_text(yaml.safe_dump({"step": dict(values)}), encoding="utf-8")
+    command = [sys.executable, "-m", "pointloom.cli", stage, "--params", f"{file}:step"]
+    command += [word for name, path in given.items() for word in (f"--{name}", path)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in said if line.startswith("Error:")]
+        return (errors or said or [f"exit code {done.returncode}"])[-1].removeprefix("Error: ")
+    run = json.loads(metrics.read_text(encoding="utf-8"))["run"]
+    made = [name for name, each in read_signature(stage, STAGES[stage]).artifacts.items() if each.direction == "out"]
+    files = [path for name in made if name != "metrics" for path in (workspace / given[name]).rglob("*")]
+    return {"wall_s": run["wall_s"], "cpu_s": run["cpu_s"], "bytes": float(sum(path.stat().st_size for path in files))}
+
+
+def _paths(stage: str, entry: str, params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of a stage and where they are, as ``dvc.yaml`` has it."""
+    values = params[stage][entry] if entry else params[stage]
+    for name, artifact in read_signature(stage, STAGES[stage]).artifacts.items():
+        own = entry if artifact.direction == "out" else values.get(name, "")
+        if name in ("views", "captions", "features"):
+            yield name, f"data/{name}/{own}"
+        elif name in ("encoder", "teacher"):
+            yield name, f"models/{own}"
+        elif name == "result":
+            yield name, f"results/{stage}/{entry}"
+        elif name in PLACES:
+            yield name, PLACES[name]
+
+
+def fitted(first: Mapping[str, float], second: Mapping[str, float], *, gpu: bool) -> Rate:
+    """Return the line through two measurements; where noise makes it fall, the line through the second and nothing."""
+
+    def line(key: str, per: str) -> tuple[float, float]:
+        slope = (second[key] - first[key]) / max(second[per] - first[per], 1e-9)
+        if slope <= 0:
+            return 0.0, second[key] / max(second[per], 1e-9)
+        return max(0.0, second[key] - slope * second[per]), slope
+
+    start, unit = line("wall_s", "units")
+    start_cpu, unit_cpu = line("cpu_s", "units")
+    start_bytes, unit_bytes = line("bytes", "objects")
+    return Rate(
+        start_s=start,
+        unit_s=unit,
+        start_cpu_s=start_cpu,
+        unit_cpu_s=unit_cpu,
+        start_bytes=start_bytes,
+        unit_bytes=unit_bytes,
+        gpu=gpu,
+    )
+
+
+def _machine() -> str:
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    return f"{platform.machine()}, {cores} cores, load {load:.1f} when it ended"
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
