@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pointloom.ops import gather_points, knn
+from pointloom.ops import gather_points, knn, own_rows
 
 SMALLEST_EXTENT = 1e-6
 FRAMES = ("box", "middle", "cloud")
@@ -53,8 +53,8 @@ def draw_view(coord: Float[Tensor, "b n 3"], *, min_crop: float, frame: str, rot
     """
     B, N, _ = coord.shape
     ratio = min_crop + (1.0 - min_crop) * float(torch.rand(()))
-    seed = gather_points(coord, torch.randint(N, (B, 1), device=coord.device))
-    index = knn(seed, coord, int(N * ratio)).squeeze(1)
+    seed = own_rows(lambda rows: torch.randint(N, (rows, 1), device=coord.device), B)
+    index = knn(gather_points(coord, seed), coord, int(N * ratio)).squeeze(1)
     points = gather_points(coord, index)
     low, high = points.amin(1), points.amax(1)
     middle = (low + high) / 2
@@ -66,7 +66,9 @@ def draw_view(coord: Float[Tensor, "b n 3"], *, min_crop: float, frame: str, rot
         scale = torch.ones_like(middle)
         origin = middle if frame == "middle" else torch.zeros_like(middle)
         points = points - origin.unsqueeze(1)
-    angle = 2 * torch.pi * torch.rand(B, device=coord.device) if rotate else torch.zeros(B, device=coord.device)
+    angle = torch.zeros(B, device=coord.device)
+    if rotate:
+        angle = 2 * torch.pi * own_rows(lambda rows: torch.rand(rows, device=coord.device), B)
     return View(turn(points, angle), index, middle=middle, origin=origin, scale=scale, angle=angle)
 
 

@@ -8,7 +8,7 @@ from pointloom.methods.masking import MASKS, visible_points
 from pointloom.models.blocks import init_small_points
 from pointloom.models.decoders import MaskedDecoder
 from pointloom.models.point_mae import PointMAEEncoder
-from pointloom.ops import chamfer_distance, gather_points
+from pointloom.ops import chamfer_distance, gather_points, share_of_mean
 from pointloom.structures import Groups, Losses, PointBatch, Reconstruction
 
 
@@ -65,7 +65,8 @@ class MAE(nn.Module):
         groups = self.encoder.group(batch.coord)
         hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
         predicted, target = self.predict_hidden(groups, hidden)
-        return {"loss": chamfer_distance(predicted, target, norm=self.loss_norm)}
+        distance = chamfer_distance(predicted, target, norm=self.loss_norm)
+        return {"loss": share_of_mean(distance, count=len(predicted))}
 
     def predict_hidden(
         self, groups: list[Groups], hidden: Bool[Tensor, "b g"]

@@ -4,21 +4,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pointloom.ops import gather_points, knn
+from pointloom.ops import gather_points, knn, own_rows
+from pointloom.ops.gather import first_own_row
 from pointloom.structures import Groups
 
 
 def random_mask(centers: Float[Tensor, "b g 3"], *, ratio: float) -> Bool[Tensor, "b g"]:
     """Hide ``int(ratio * g)`` patches of every cloud, chosen uniformly (Point-MAE, section 3.1)."""
     B, G, _ = centers.shape
-    order = torch.rand(B, G, device=centers.device).argsort(1)
+    order = own_rows(lambda rows: torch.rand(rows, G, device=centers.device), B).argsort(1)
     return order < int(ratio * G)
 
 
 def block_mask(centers: Float[Tensor, "b g 3"], *, ratio: float) -> Bool[Tensor, "b g"]:
     """Hide the ``int(ratio * g)`` patches nearest to a random patch, itself included (Point-MAE, section 4.4)."""
     B, G, _ = centers.shape
-    seed = torch.randint(G, (B, 1), device=centers.device)
+    seed = own_rows(lambda rows: torch.randint(G, (rows, 1), device=centers.device), B)
     nearest = knn(gather_points(centers, seed), centers, int(ratio * G)).squeeze(1)
     return torch.zeros(B, G, dtype=torch.bool, device=centers.device).scatter(1, nearest, True)
 
@@ -47,7 +48,7 @@ def multi_scale_mask(
     masks = [hidden]
     for finer, level in zip(reversed(groups[:-1]), reversed(groups), strict=False):
         shown = visible_points(level, masks[0], num_points=finer.centers.shape[1])
-        if first_always_visible:
+        if first_always_visible and first_own_row(len(shown)) == 0:
             shown[0, 0] = True
         masks.insert(0, ~shown)
     return masks

@@ -11,7 +11,7 @@ from pointloom.methods.decoupled_views import FRAMES, View, draw_view
 from pointloom.models.blocks import PositionEmbed, Transformer, init_small_points, init_xavier
 from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.models.positional_query import PositionalQuery, embed_numbers
-from pointloom.ops import chamfer_distance
+from pointloom.ops import chamfer_distance, own_rows, share_of_mean
 from pointloom.structures import Groups, Losses, PointBatch, Reconstruction
 
 POSITIONS = ("relative", "absolute", "none")
@@ -150,7 +150,8 @@ class PQAE(nn.Module):
     def embed_position(self, centers: Float[Tensor, "b g 3"], way: Float[Tensor, "b 3"]) -> Float[Tensor, "b g c"]:
         """Return what the query knows of the patches to be guessed."""
         if self.position == "none":
-            return torch.randn(*centers.shape[:2], self.encoder.dim, device=centers.device)
+            B, G, _ = centers.shape
+            return own_rows(lambda rows: torch.randn(rows, G, self.encoder.dim, device=centers.device), B)
         offset = way if self.position == "relative" else torch.zeros_like(way)
         both = torch.cat([centers, offset.unsqueeze(1).expand_as(centers)], dim=-1)
         return embed_numbers(both, self.encoder.dim)
@@ -158,9 +159,10 @@ class PQAE(nn.Module):
     def distance(self, guess: Guess) -> Float[Tensor, ""]:
         """Return the mean distance between guessed and true patches."""
         if self.loss == "cosine":
-            return -F.cosine_similarity(guess.points.flatten(2), guess.target.neighborhood.flatten(2), dim=-1).mean()
+            likeness = F.cosine_similarity(guess.points.flatten(2), guess.target.neighborhood.flatten(2), dim=-1)
+            return share_of_mean(-likeness.mean(), count=len(likeness))
         pred, true = guess.points.flatten(0, 1), guess.target.neighborhood.flatten(0, 1)
-        return chamfer_distance(pred, true, norm=2 if self.loss == "cdl2" else 1)
+        return share_of_mean(chamfer_distance(pred, true, norm=2 if self.loss == "cdl2" else 1), count=len(pred))
 
     @torch.no_grad()
     def reconstruct(self, coord: Float[Tensor, "b n 3"]) -> Reconstruction:

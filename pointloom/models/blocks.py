@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointloom.ops import own_rows
+
 BLOCKED = -1e5  # added to blocked scores: exp() of it is 0 even in bfloat16
 
 
@@ -22,7 +24,8 @@ class DropPath(nn.Module):
         if self.rate == 0.0 or not self.training:
             return x
         keep = 1.0 - self.rate
-        return x * (torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) < keep) / keep
+        kept = own_rows(lambda rows: torch.rand(rows, 1, 1, device=x.device, dtype=x.dtype), len(x)) < keep
+        return x * kept / keep
 
 
 class Attention(nn.Module):

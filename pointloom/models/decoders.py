@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_xavier
-from pointloom.ops import gather_points, max_over_points
+from pointloom.ops import gather_points, max_over_points, own_rows
 
 
 class MaskedDecoder(nn.Module):
@@ -52,8 +52,15 @@ class MaskedDecoder(nn.Module):
         position = self.position_embed(torch.cat([visible_centers, hidden_centers], dim=1))
         tokens = torch.cat([visible, self.mask_token.expand(B, H, -1).to(visible.dtype)], dim=1)
         if self.shuffle and self.training:
-            tokens = gather_points(tokens, torch.rand(tokens.shape[:2], device=tokens.device).argsort(1))
+            tokens = shuffle_tokens(tokens)
         return self.transformer(tokens, position)
+
+
+def shuffle_tokens(tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
+    """Deal the tokens of every cloud out anew."""
+    B, T, _ = tokens.shape
+    order = own_rows(lambda rows: torch.rand(rows, T, device=tokens.device), B).argsort(1)
+    return gather_points(tokens, order)
 
 
 class PooledHead(nn.Module):

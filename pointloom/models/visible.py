@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointloom.ops import gather_points
+from pointloom.ops.gather import stack_over_processes
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Slots:
 
 
 def visible_slots(hidden: Bool[Tensor, "b g"]) -> Slots:
-    """Return as many slots as the cloud with the most visible patches needs."""
+    """Return as many slots as the cloud with the most visible patches needs, of the clouds of all processes."""
     count = (~hidden).sum(1)
-    fewest, most = torch.stack(count.aminmax()).tolist()
+    bounds = stack_over_processes(torch.tensor(torch.stack(count.aminmax()).tolist()))
+    fewest, most = int(bounds[:, 0].min()), int(bounds[:, 1].max())
     index = hidden.int().argsort(dim=1, stable=True)[:, :most]
     valid = torch.arange(most, device=hidden.device) < count.unsqueeze(1)
     return Slots(index=index, valid=None if fewest == most else valid)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
 from pointloom.ops.arrays import shared_array
 from pointloom.ops.backend import choose_backend
+from pointloom.ops.gather import num_processes
 
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
 
@@ -25,17 +26,26 @@ def norm_relu(
         norm: Its statistics are those of all members of all patches; its running ones are updated while training.
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide. ``torch`` does one step after the other.
     """
-    fused = norm.training and norm.momentum is not None and norm.weight.dtype == torch.float32
-    if not fused or x.dtype not in _KERNEL_TYPES or choose_backend(x.device, backend) != "numba":
+    if not is_fused(x, norm, backend):
         joined = x + patch.unsqueeze(1)
         return F.relu(norm(joined.flatten(0, 1))).view_as(joined)
     out, mean, variance = _NormRelu.apply(x, patch, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        count = x.shape[0] * x.shape[1]
-        norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
-        norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    update_statistics(norm, mean, variance, count=x.shape[0] * x.shape[1])
     return out
+
+
+def is_fused(x: Tensor, norm: nn.BatchNorm1d, backend: str | None) -> bool:
+    """Return whether the kernels can do it: on the CPU, in one process, while training."""
+    fused = norm.training and norm.momentum is not None and norm.weight.dtype == torch.float32 and num_processes() == 1
+    return fused and x.dtype in _KERNEL_TYPES and choose_backend(x.device, backend) == "numba"
+
+
+@torch.no_grad()
+def update_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, *, count: int) -> None:
+    """Move the running statistics towards mean and biased variance of ``count`` members."""
+    norm.running_mean.lerp_(mean, norm.momentum)  # type: ignore[union-attr, arg-type]
+    norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)  # type: ignore[union-attr, arg-type]
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
 
 
 class _NormRelu(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""The one training loop: mixed precision, clipping, exact resume, one host sync per epoch."""
+"""The one training loop: mixed precision, clipping, exact resume, several processes, one host sync per epoch."""
 
 import logging
 import math
@@ -15,12 +15,24 @@ from torch import Tensor, nn
 from pointloom.errors import CheckpointError, PointloomError
 from pointloom.structures import Batch, FollowsSteps, as_module
 from pointloom.train.allocator import keep_freed_memory
+from pointloom.train.distributed import (
+    agree,
+    average_gradients,
+    copy_leaders_weights,
+    joined_processes,
+    leaders_file,
+    mean_over_processes,
+    own_part,
+)
 from pointloom.train.interrupt import StopRequest, catch_stop_signals
 from pointloom.train.optim import build_optimizer, learning_rate
+from pointloom.train.processes import is_leader
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 30.0
+SAVE_EVERY_S = float(os.environ.get("POINTLOOM_SAVE_EVERY_S", "30"))
+"""How often the state is saved; on nodes that are lost often, less than is saved by it."""
+
 STATE_FILE = "last.pt"
 
 
@@ -107,26 +119,19 @@ def fit(
     keep_freed_memory()
     torch.manual_seed(seed)
     trainable.to(device).train()
-    optimizer = build_optimizer(
-        trainable,
-        lr=optimization.lr,
-        weight_decay=optimization.weight_decay,
-        beta2=optimization.beta2,
-        fast=optimization.fast,
-        fast_factor=optimization.fast_factor,
-    )
-    done = _restore(state, trainable, optimizer) if state else _Progress()
-    run = _Run(trainable, optimizer, loader, optimization, device, state, done, time.process_time() - done.cpu_s)
-    for row in done.curve:
-        on_epoch(row)
-    with catch_stop_signals() as stop:
-        while done.epoch < optimization.epochs:
-            row = _run_epoch(run, stop, on_step)
+    with joined_processes(trainable, device):
+        run = _prepare(trainable, loader, optimization, device, state)
+        for row in run.done.curve:
             on_epoch(row)
-            if done.epoch == optimization.epochs or stop.signal is not None or run.save_is_due():
-                run.save()
-            stop.raise_if_set()
-    return done.curve
+        with catch_stop_signals() as stop:
+            while run.done.epoch < optimization.epochs:
+                row = _run_epoch(run, stop, on_step)
+                on_epoch(row)
+                save_now = _decide(run, stop)
+                if save_now or run.done.epoch == optimization.epochs:
+                    run.save()
+                stop.raise_if_set()
+    return run.done.curve
 
 
 @dataclass
@@ -146,9 +151,34 @@ class _Run:
 
     def save(self) -> None:
         self.done.cpu_s = time.process_time() - self.cpu_start
-        if self.state is not None:
-            _save(self.state, self.trainable, self.optimizer, self.done)
+        if self.state is not None and is_leader():
+            _save(self)
         self.saved = time.monotonic()
+
+
+def _prepare(
+    trainable: nn.Module, loader: Loader, optimization: Optimization, device: torch.device, state: Path | None
+) -> _Run:
+    """Build the optimiser and go to where an earlier attempt stopped."""
+    optimizer = build_optimizer(
+        trainable,
+        lr=optimization.lr,
+        weight_decay=optimization.weight_decay,
+        beta2=optimization.beta2,
+        fast=optimization.fast,
+        fast_factor=optimization.fast_factor,
+    )
+    done = _restore(state, trainable, optimizer, device) if state else _Progress()
+    copy_leaders_weights(trainable)
+    return _Run(trainable, optimizer, loader, optimization, device, state, done, time.process_time() - done.cpu_s)
+
+
+def _decide(run: _Run, stop: StopRequest) -> bool:
+    """Return whether to save now: a signal to any process stops all of them, and the leader's clock counts."""
+    signal, due = agree([stop.signal or 0, int(is_leader() and run.save_is_due())])
+    if signal:
+        stop.signal = signal
+    return bool(signal or due)
 
 
 def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dict[str, float]:
@@ -159,9 +189,9 @@ def _run_epoch(run: _Run, stop: StopRequest, on_step: Callable[[], None]) -> dic
     rate = schedule.lr
     for step, batch in enumerate(run.loader.batches(done.epoch, first_step=first_step), start=first_step):
         rate = _set_rates(run, done.epoch + step / steps)
-        losses.append(_step(run, batch.to(run.device)))
+        losses.append(_step(run, own_part(batch).to(run.device)))
         on_step()
-        if step + 1 < steps and (stop.signal is not None or run.save_is_due()):
+        if step + 1 < steps and _decide(run, stop):
             _add(done, losses, first_step)
             losses, first_step, done.step = [], step + 1, step + 1
             run.save()
@@ -197,6 +227,7 @@ def _step(run: _Run, batch: Batch) -> dict[str, Tensor]:
     with torch.autocast(run.device.type, torch.bfloat16, enabled=run.optimization.precision == "bf16"):
         losses = run.trainable(batch)
     losses["loss"].backward()
+    average_gradients(run.trainable.parameters())
     if run.optimization.double_step:
         run.optimizer.step()
     if run.optimization.clip_norm > 0:
@@ -213,7 +244,7 @@ def _add(done: _Progress, losses: list[dict[str, Tensor]], first_step: int) -> N
     if not losses:
         return
     for name in losses[0]:
-        values = torch.stack([each[name].float() for each in losses]).tolist()
+        values = mean_over_processes(torch.stack([each[name].float() for each in losses])).tolist()
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 before = ", ".join(f"{v:.4g}" for v in values[max(0, offset - 5) : offset])
@@ -224,30 +255,32 @@ def _add(done: _Progress, losses: list[dict[str, Tensor]], first_step: int) -> N
         done.sums[name] = done.sums.get(name, 0.0) + sum(values)
 
 
-def _save(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer, done: _Progress) -> None:
-    """Write the training state atomically."""
-    state.mkdir(parents=True, exist_ok=True)
+def _save(run: _Run) -> None:
+    """Write the training state atomically; it says nothing of the number of processes."""
+    assert run.state is not None
+    run.state.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "model": trainable.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": run.trainable.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "progress": vars(done),
+        "cuda_rng": [torch.cuda.get_rng_state(run.device)] if run.device.type == "cuda" else [],
+        "progress": vars(run.done),
     }
-    temporary = state / (STATE_FILE + ".tmp")
+    temporary = run.state / (STATE_FILE + ".tmp")
     with temporary.open("wb") as file:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(state / STATE_FILE)
+    temporary.replace(run.state / STATE_FILE)
 
 
-def _restore(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer) -> _Progress:
+def _restore(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> _Progress:
     path = state / STATE_FILE
-    if not path.exists():
+    source = leaders_file(path)
+    if source is None:
         return _Progress()
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        content = torch.load(source, weights_only=True, map_location="cpu")
         as_module(trainable).load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
     except Exception as error:
@@ -256,8 +289,9 @@ def _restore(state: Path, trainable: nn.Module, optimizer: torch.optim.Optimizer
             "delete that folder to start this run anew"
         ) from error
     torch.set_rng_state(content["rng"])
-    if content["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    if content["cuda_rng"] and device.type == "cuda":
+        torch.cuda.set_rng_state(content["cuda_rng"][0], device)
     done = _Progress(**content["progress"])
-    logger.info("resuming at epoch %d, step %d from %s", done.epoch + 1, done.step, path)
+    if is_leader():
+        logger.info("resuming at epoch %d, step %d from %s", done.epoch + 1, done.step, path)
     return done
