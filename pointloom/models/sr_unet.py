@@ -123,7 +123,12 @@ class SRUNet(nn.Module):
 
 
 def sr_unet(*, voxel_size: float = 0.02, sampling: str = "trilinear") -> SRUNet:
-    """Build the network with the widths of MSC and CSC (SpUNet-v1m1, MinkUNet34C)."""
+    """Build SpUNet-v1m1, the network of MSC: 39.1 million parameters.
+
+    Note:
+        The 37.85 million that papers give are those of MinkUNet34C, which has the same widths but widens in the blocks
+        after going down, not on the way.
+    """
     return SRUNet(
         voxel_size=voxel_size,
         stem_dim=32,

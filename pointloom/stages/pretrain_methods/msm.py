@@ -7,11 +7,6 @@ from pydantic import Field
 from pointloom.stages.pretrain_methods.scene_base import SceneLearningParams
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pointloom.data.scene_batches import SceneSource
-    from pointloom.data.scene_views import SceneViewsLoader
     from pointloom.methods.msm import MSM
 
 
@@ -60,12 +55,3 @@ def build_msm(params: MSMParams, num_steps: int) -> "MSM":
         momentum=params.momentum,
         total_steps=num_steps,
     )
-
-
-def load_msm(params: SceneLearningParams, store: "SceneSource", rows: "NDArray[np.int64]") -> "SceneViewsLoader":
-    """Return pairs of views of scenes."""
-    from pointloom.data.scene_views import SceneViewsLoader
-    from pointloom.stages.scene_training import as_scene_sampling
-
-    sampling = as_scene_sampling(params.sampling)
-    return SceneViewsLoader(store, rows, sampling=sampling, batch_size=params.batch_size, seed=params.seed)

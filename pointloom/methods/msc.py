@@ -1,0 +1,123 @@
+"""Masked Scene Contrast (Wu et al., 2023): contrast of two views with holes, and the colours of what is hidden."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointloom.methods.voxel_masks import other_views, random_crops
+from pointloom.models.sparse_unet import HUNet
+from pointloom.models.sr_unet import SRUNet
+from pointloom.ops.pca_colors import pca_colors
+from pointloom.ops.segments import ranks_within
+from pointloom.ops.voxels import voxelize
+from pointloom.structures import Losses, SceneBatch, SceneViews
+
+_UNKNOWN = 1e-6  # squared length below which a normal is none
+
+
+class MSC(nn.Module):
+    """Hide disjoint parts of two views, tell corresponding voxels from all others, and guess colours and normals.
+
+    Args:
+        encoder: What is pre-trained; its finest features are used.
+        view_share: Share of a view's voxels that is kept, those nearest to a random one (0.6).
+        mask_ratio: Share of the patches that is hidden in each view (0.4).
+        patch_size: Edge of a patch in metres, on a grid that both views share (0.1).
+        radius: Voxels of two views nearer than this are the same place, metres (0.03).
+        max_pairs: Pairs that are contrasted at most (8,192).
+        temperature: Of the contrast (0.4).
+        normals: Whether normals are guessed beside colours.
+
+    Note:
+        Values in brackets are Pointcept's. It draws one of up to 8 neighbours within the radius, here it is the
+        nearest; it overlays two scenes in the first view with probability 0.8, here no scenes are mixed.
+
+    Raises:
+        ValueError: A share is out of range.
+    """
+
+    def __init__(
+        self,
+        encoder: HUNet | SRUNet,
+        *,
+        view_share: float,
+        mask_ratio: float,
+        patch_size: float,
+        radius: float,
+        max_pairs: int,
+        temperature: float,
+        normals: bool,
+    ) -> None:
+        super().__init__()
+        if not 0 < view_share <= 1 or not 0 < mask_ratio <= 0.5:
+            raise ValueError(f"view_share must be in (0, 1] and mask_ratio in (0, 0.5], got {view_share}, {mask_ratio}")
+        self.encoder = encoder
+        self.view_share = view_share
+        self.mask_ratio = mask_ratio
+        self.patch_size = patch_size
+        self.radius = radius
+        self.max_pairs = max_pairs
+        self.temperature = temperature
+        self.token = nn.Parameter(0.02 * torch.randn(6))
+        self.color_head = nn.Linear(encoder.dims[0], 3)
+        self.normal_head = nn.Linear(encoder.dims[0], 3) if normals else None
+
+    def forward(self, batch: SceneViews) -> Losses:
+        """Contrast between the views plus errors of what is guessed at hidden voxels."""
+        full, point, feature = self.encoder.voxelize(batch.scenes)
+        sizes = torch.bincount(full.voxels[0].scene)
+        kept = random_crops(full.voxels[0], (sizes * self.view_share).long().clamp_min(1).tolist())
+        levels, place, feature = full.subset(kept), batch.place[point][kept], feature[kept]
+        offset = levels.voxels[0].offset
+        hidden = self.hide(place, offset)
+        shown = torch.where(hidden[:, None], self.token, feature)
+        found = self.encoder.features(levels, shown)[0].float()
+        losses = {"loss/contrast": self.contrast(found, place, offset)}
+        losses["loss/color"] = (self.color_head(found[hidden]) - feature[hidden, :3]).square().mean()
+        if self.normal_head is not None:
+            losses["loss/normal"] = _normal_error(self.normal_head(found[hidden]), feature[hidden, 3:])
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    @torch.no_grad()
+    def hide(self, place: Float[Tensor, "v 3"], offset: Int[Tensor, " s"]) -> Bool[Tensor, " v"]:
+        """Choose patches of both views' common grid: some for each view, none for both."""
+        half = len(offset) // 2
+        first = int(offset[half - 1])
+        sizes = offset.diff(prepend=offset.new_zeros(1))
+        scene = torch.arange(half, device=offset.device).repeat(2).repeat_interleave(sizes)
+        order = scene.argsort(stable=True)
+        patches, _, patch = voxelize(place[order], (sizes[:half] + sizes[half:]).cumsum(0), self.patch_size)
+        counts = torch.bincount(patches.scene)
+        rank = ranks_within(torch.rand(len(patches.key), device=place.device), patches.scene)
+        number = (counts * self.mask_ratio).round().long().clamp_min(1)[patches.scene]
+        turn = torch.where(rank < number, 0, torch.where(rank < 2 * number, 1, 2))  # view in which a patch is hidden
+        of_point = torch.empty_like(patch)
+        of_point[order] = turn[patch]
+        second = torch.arange(len(place), device=place.device) >= first
+        return of_point == second.long()
+
+    def contrast(
+        self, feature: Float[Tensor, "v c"], place: Float[Tensor, "v 3"], offset: Int[Tensor, " s"]
+    ) -> Float[Tensor, ""]:
+        """Tell the same place in the other view from all other places that are looked at."""
+        row, distance = other_views(place, offset, place, offset)
+        first = int(offset[len(offset) // 2 - 1])
+        index = (distance[:first] < self.radius).nonzero().squeeze(1)
+        index = index[torch.randperm(len(index), device=index.device)[: self.max_pairs]]
+        if len(index) == 0:
+            return 0 * feature.sum()
+        here, there = F.normalize(feature[index], dim=-1), F.normalize(feature[row[index]], dim=-1)
+        return F.cross_entropy(here @ there.t() / self.temperature, torch.arange(len(index), device=index.device))
+
+    @torch.no_grad()
+    def look(self, scenes: SceneBatch) -> dict[str, Tensor]:
+        """Return the features of points as colours, for looking at."""
+        return {"pca": pca_colors(self.encoder.spread(self.encoder(scenes), scenes.coord, scenes.offset))}
+
+
+def _normal_error(guess: Float[Tensor, "n 3"], normal: Float[Tensor, "n 3"]) -> Float[Tensor, ""]:
+    """Return one minus the cosine, where there is a normal."""
+    known = normal.square().sum(-1) > _UNKNOWN
+    error = 1 - F.cosine_similarity(guess, normal, dim=-1)
+    return (error * known).sum() / known.sum().clamp_min(1)
