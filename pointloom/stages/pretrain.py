@@ -4,8 +4,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelOut, StateDir
-from pointloom.stages.pretrain_methods import BUILDERS, LearningParams, PretrainParams, UntrainedParams, write_untrained
-from pointloom.stages.training import as_optimization, as_sampling, sample_batch, trained, write_curve
+from pointloom.stages.pretrain_methods import (
+    BUILDERS,
+    LearningParams,
+    PretrainParams,
+    SceneLearningParams,
+    UntrainedParams,
+    write_untrained,
+)
+from pointloom.stages.pretrain_scenes import learn_scenes
+from pointloom.stages.svm_watch import svm_watch
+from pointloom.stages.training import as_optimization, as_sampling, output_folder, sample_batch, trained, write_curve
 
 if TYPE_CHECKING:
     from pointloom.data.shards import ObjectStore
@@ -16,20 +25,20 @@ if TYPE_CHECKING:
 def pretrain(
     params: PretrainParams, *, dataset: DatasetIn, encoder: ModelOut, metrics: MetricsOut, state: StateDir
 ) -> None:
-    """Learn an encoder from unlabelled clouds (or write an untrained one to start from)."""
-    from pointloom.data.replace import replaced_folder
+    """Learn an encoder from unlabelled clouds or scenes (or write an untrained one to start from)."""
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run
 
     name = encoder.name
     inputs = {"dataset": dataset}
     with stage_run("pretrain", name=name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
-        store = ObjectStore(dataset)
-        with replaced_folder(encoder) as folder:
+        with output_folder(encoder) as folder:
             if isinstance(params, UntrainedParams):
                 write_untrained(params, folder)
+            elif isinstance(params, SceneLearningParams):
+                learn_scenes(params, dataset, folder, state=state, run=run)
             else:
-                _learn(params, store, folder, state=state, run=run)
+                _learn(params, ObjectStore(dataset), folder, state=state, run=run)
         if not isinstance(params, UntrainedParams):
             run.register_encoder(encoder, name=name)
 
@@ -45,6 +54,7 @@ def _learn(params: LearningParams, store: "ObjectStore", folder: Path, *, state:
     sampling = as_sampling(params.sampling)
     rows = np.concatenate([store.rows(split) for split in params.splits])
     settings = params.model_dump(mode="json")
+    watch = svm_watch(method.encoder, store, params) if params.svm_every else (lambda _: None)
     with trained(
         as_module(method),
         ObjectLoader(store, rows, sampling=sampling, batch_size=params.batch_size, seed=params.seed),
@@ -55,6 +65,7 @@ def _learn(params: LearningParams, store: "ObjectStore", folder: Path, *, state:
         shaped_by={"params": settings, "data": store.info.digest},
         state=state,
         run=run,
+        on_epoch=watch,
     ) as curve:
         write_curve(folder / "curves.csv", curve)
         save_encoder(
