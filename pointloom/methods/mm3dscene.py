@@ -192,11 +192,9 @@ class MM3DScene(nn.Module):
 
     def reconstruction(self, levels: list[SceneLevel], target: SceneBatch) -> Float[Tensor, ""]:
         """Sum over levels of the Chamfer distance between predicted points and the target scene (equation 3)."""
+        completed = [_complete(head, level) for head, level in zip(self.heads, levels, strict=True)]
         total = torch.stack(
-            [
-                chamfer_distance_ragged(head(level), level.offset * head.copies, target.coord, target.offset, norm=1)
-                for head, level in zip(self.heads, levels, strict=True)
-            ]
+            [chamfer_distance_ragged(*each, target.coord, target.offset, norm=1) for each in completed]
         ).sum(0)
         return self.chamfer_factor * (total.mean() if self.cd_reduction == "mean" else total.sum())
 
@@ -229,17 +227,21 @@ class MM3DScene(nn.Module):
         found = {"statistic": drawn.statistic, "visible": drawn.visible, "target": drawn.target}
         if len(self.heads) == 0:
             return found
-        level = self.encoder(select(cornered, drawn.visible))[0]
-        points = self.heads[0](level)
+        points, ends = _complete(self.heads[0], self.encoder(select(cornered, drawn.visible))[0])
         begin = torch.cat([scenes.offset.new_zeros(1), scenes.offset[:-1]])
         corner = (scenes.coord - cornered.coord)[begin]
-        scene = clouds_of(level.offset * self.heads[0].copies, len(points))  # type: ignore[operator]
-        return found | {"reconstruction": points + corner[scene]}
+        return found | {"reconstruction": points + corner[clouds_of(ends, len(points))]}
 
 
 def at_corner(scenes: SceneBatch) -> SceneBatch:
     """Move every scene so that its lowest corner is the origin."""
     return replace(scenes, coord=to_corner(scenes.coord, scenes.offset))
+
+
+def _complete(head: nn.Module, level: SceneLevel) -> tuple[Tensor, Tensor]:
+    """Return the points that a head predicts, and where each scene's points end."""
+    points = head(level)
+    return points, level.offset * (len(points) // len(level.coord))
 
 
 def _sample(level: SceneLevel, most: int) -> tuple[Tensor, Tensor]:

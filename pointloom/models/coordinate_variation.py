@@ -32,13 +32,8 @@ class CoordinateVariation(nn.Module):
         self.fold = _Folding(given, 2, hidden)
         self.move = _Folding(given, 3, hidden)
 
-    @property
-    def copies(self) -> int:
-        """Points per place."""
-        return len(self.grid)
-
     def forward(self, level: SceneLevel) -> Float[Tensor, "q 3"]:
-        """Return ``copies`` points per place, one place after the other."""
+        """Return as many points per place as the grid has, one place after the other."""
         feature = torch.cat([level.feature, level.coord], dim=1) if self.reads_coord else level.feature
         grid = self.grid.expand(len(feature), -1, -1)
         offset = self.move(feature, self.fold(feature, grid))

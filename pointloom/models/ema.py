@@ -44,7 +44,7 @@ class EmaTeacher(nn.Module):
         """
         if not 0 <= momentum <= 1:
             raise ValueError(f"the momentum of a teacher is in 0..1, got {momentum}")
-        own, new = list(self.network.parameters()), [p.detach() for p in student.parameters()]
+        own, new = ([p.detach() for p in module.parameters()] for module in (self.network, student))
         torch._foreach_lerp_(own, new, 1 - momentum)
         if self.buffers_follow:
             for old, value in zip(self.network.buffers(), student.buffers(), strict=True):

@@ -139,12 +139,13 @@ class _VectorAttention(nn.Module):
     def forward(self, feature: Float[Tensor, "p c"], near: Neighbors) -> Float[Tensor, "p c"]:
         """Let every point look at its neighbours."""
         query, key, value = self.query(feature), self.key(feature), self.value(feature)
-        position = _norm_relu(self.position_in(near.relative), None, self.position_norm)
-        position = self.position_out(position)  # (p, k, c)
-        relation = neighbor_rows(key, near.index, position)
-        weight = self.weight_in(_norm_relu(relation, -query, self.weight_norm1))
-        weight = self.weight_out(_norm_relu(weight, None, self.weight_norm2))
-        return neighbor_sums(value, near.index, position, weight.softmax(dim=1))
+        # Equation 3 adds position_out(place) to keys and values; its bias is added once per point, the rest on the fly.
+        place = _norm_relu(self.position_in(near.relative), None, self.position_norm)
+        bias, matrix = self.position_out.bias, self.position_out.weight
+        relation = neighbor_rows(key + bias, near.index, place, matrix)
+        hidden = self.weight_in(_norm_relu(relation, -query, self.weight_norm1))
+        share = self.weight_out(_norm_relu(hidden, None, self.weight_norm2)).softmax(dim=1)
+        return neighbor_sums(value + bias, near.index, place, matrix, share)
 
 
 class _Block(nn.Module):
@@ -173,8 +174,8 @@ class _Down(nn.Module):
 
     def forward(self, feature: Float[Tensor, "p d"], finer: Neighbors) -> Float[Tensor, "q c"]:
         """Apply the layer to coordinates and features apart: to features once per place instead of once per pair."""
-        added = F.linear(finer.relative, self.linear.weight[:, :3])
-        members = neighbor_rows(F.linear(feature, self.linear.weight[:, 3:]), finer.index, added)
+        given = F.linear(feature, self.linear.weight[:, 3:])
+        members = neighbor_rows(given, finer.index, finer.relative, self.linear.weight[:, :3])
         return max_over_points(_norm_relu(members, None, self.norm))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from pointloom.kernels import neighbor_sums as kernels
 from pointloom.ops.backend import choose_backend
@@ -13,51 +14,56 @@ from pointloom.ops.backend import choose_backend
 def neighbor_rows(
     feature: Float[Tensor, "p c"],
     index: Int[Tensor, "q k"],
-    added: Float[Tensor, "q k c"],
+    place: Float[Tensor, "q k 3"],
+    weight: Float[Tensor, "c 3"],
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "q k c"]:
-    """Return the ``index``-th rows of ``feature`` plus ``added``, at least in single precision.
+    """Return the ``index``-th rows of ``feature`` plus a linear map of where they are.
 
     Args:
         feature: A vector per point.
         index: Rows of neighbours.
-        added: A vector per pair.
+        place: Three numbers per pair, such as relative coordinates or a hidden layer on them.
+        weight: Of a linear layer on ``place``; a bias can be part of ``feature``.
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide. With ``numba`` nothing but the result is
-            allocated, and the gradient is added up in place.
+            allocated, in single precision, and gradients are added up in place.
     """
-    if _fused(feature, added, backend=backend):
-        return _NeighborRows.apply(feature.float(), index, added.float())  # type: ignore[no-untyped-call]
-    return feature[index] + added
+    if _fused(feature, place, backend=backend):
+        return _NeighborRows.apply(feature.float(), index, place.float(), weight.float())  # type: ignore[no-untyped-call]
+    return feature[index] + F.linear(place, weight)
 
 
 def neighbor_sums(
     value: Float[Tensor, "p c"],
     index: Int[Tensor, "q k"],
-    added: Float[Tensor, "q k c"],
-    weight: Float[Tensor, "q k g"],
+    place: Float[Tensor, "q k 3"],
+    weight: Float[Tensor, "c 3"],
+    share: Float[Tensor, "q k g"],
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "q c"]:
-    """Return the weighted sums over neighbours of their rows of ``value`` plus ``added``.
+    """Return weighted sums over neighbours of what ``neighbor_rows`` returns.
 
     Args:
         value: A vector per point.
         index: Rows of neighbours.
-        added: A vector per pair.
-        weight: Of every pair; channel ``i`` uses weight ``i`` modulo g, so that c / g channels share one.
-        backend: As for ``neighbor_rows``; with ``numba`` the sums of values and ``added`` are never stored.
+        place: As for ``neighbor_rows``.
+        weight: As for ``neighbor_rows``.
+        share: Weights of every pair; channel ``i`` uses number ``i`` modulo g, so that c / g channels have the same.
+        backend: As for ``neighbor_rows``; with ``numba`` the summands are never stored.
 
     Raises:
         ValueError: The channels are no multiple of the weights.
     """
-    (Q, K, C), G = added.shape, weight.shape[2]
+    (Q, K, G), C = share.shape, value.shape[1]
     if C % G:
         raise ValueError(f"{C} channels cannot share {G} weights evenly")
-    if _fused(value, added, weight, backend=backend):
-        return _NeighborSums.apply(value.float(), index, added.float(), weight.float())  # type: ignore[no-untyped-call]
-    joined = (value[index] + added).view(Q, K, C // G, G)
-    return (joined * weight.unsqueeze(2)).sum(1).view(Q, C)
+    if _fused(value, place, share, backend=backend):
+        given = (value.float(), index, place.float(), weight.float(), share.float())
+        return _NeighborSums.apply(*given)  # type: ignore[no-untyped-call]
+    rows = (value[index] + F.linear(place, weight)).view(Q, K, C // G, G)
+    return (rows * share.unsqueeze(2)).sum(1).view(Q, C)
 
 
 def _fused(*tensors: Tensor, backend: str | None) -> bool:
@@ -68,37 +74,38 @@ def _fused(*tensors: Tensor, backend: str | None) -> bool:
 
 class _NeighborRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, index: Tensor, added: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
+    def forward(ctx: Any, feature: Tensor, index: Tensor, place: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(index, place, weight)
         ctx.num_rows = len(feature)
-        out = torch.empty_like(added, memory_format=torch.contiguous_format)
-        kernels.add_rows(*_arrays(feature, index, added, out))
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        (index,) = ctx.saved_tensors
-        of_feature = gradient.new_zeros(ctx.num_rows, gradient.shape[-1])
-        kernels.add_rows_backward(*_arrays(gradient, index, of_feature))
-        return of_feature, None, gradient
-
-
-class _NeighborSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, index: Tensor, added: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(value, index, added, weight)
-        out = value.new_zeros(len(index), value.shape[1])
-        kernels.weighted_sums(*_arrays(value, index, added, weight, out))
+        out = feature.new_empty(*index.shape, feature.shape[1])
+        kernels.add_rows(*_arrays(feature, index, place, weight.T, out))
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        value, index, added, weight = ctx.saved_tensors
-        of_value, of_weight = value.new_zeros(value.shape), weight.new_zeros(weight.shape)
-        of_added = torch.empty_like(added, memory_format=torch.contiguous_format)
-        outputs = (of_value, of_added, of_weight)
-        kernels.weighted_sums_backward(*_arrays(gradient, value, index, added, weight, *outputs))
-        return of_value, None, of_added, of_weight
+        index, place, weight = ctx.saved_tensors
+        of_feature = gradient.new_zeros(ctx.num_rows, gradient.shape[-1])
+        of_place, of_weight = place.new_empty(place.shape), weight.new_empty(3, len(weight))
+        kernels.add_rows_backward(*_arrays(gradient, index, place, weight.T, of_feature, of_place, of_weight))
+        return of_feature, None, of_place, of_weight.T
+
+
+class _NeighborSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, index: Tensor, place: Tensor, weight: Tensor, share: Tensor) -> Tensor:  # noqa: PLR0917 - torch passes them by position
+        ctx.save_for_backward(value, index, place, weight, share)
+        out = value.new_zeros(len(index), value.shape[1])
+        kernels.weighted_sums(*_arrays(value, index, place, weight.T, share, out))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
+        value, index, place, weight, share = ctx.saved_tensors
+        of_value, of_share = value.new_zeros(value.shape), share.new_zeros(share.shape)
+        of_place, of_weight = place.new_empty(place.shape), weight.new_empty(3, len(weight))
+        outputs = (of_value, of_place, of_weight, of_share)
+        kernels.weighted_sums_backward(*_arrays(gradient, value, index, place, weight.T, share, *outputs))
+        return of_value, None, of_place, of_weight.T, of_share
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

@@ -179,8 +179,6 @@ def test_reconstruction_by_hand() -> None:
     learner = method(chamfer="sum", cd_reduction="sum", consistency_weight=0.0)
 
     class Still(nn.Module):
-        copies = 1
-
         def forward(self, level: SceneLevel) -> torch.Tensor:
             return level.coord
 

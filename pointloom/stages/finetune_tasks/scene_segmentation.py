@@ -285,7 +285,8 @@ def _evaluate(task: "SceneSegmentation", store: "SceneStore", how: "Evaluation")
     from pointloom.tasks.scene_evaluation import label_scene
     from pointloom.tasks.scene_segmentation import count_confusion
 
-    was_training, counts, shown = task.training, [], []
+    was_training, counts = task.training, []
+    shown: list[NDArray[np.int16]] = []
     task.eval()
     for row in store.rows("test").tolist():
         points = scene_points(store.scene(row))
@@ -336,5 +337,5 @@ def _write_shown(path: Path, store: "SceneStore", outcome: dict[str, Any]) -> No
         path,
         name=store.names[store.rows("test")[:NUM_SHOWN]],
         offset=np.cumsum([len(each["coord"]) for each in scenes]),
-        **{key: np.concatenate([each[key] for each in scenes]) for key in scenes[0]},
+        **{key: np.concatenate([each[key] for each in scenes]) for key in scenes[0]},  # type: ignore[arg-type]
     )
