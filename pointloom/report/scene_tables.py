@@ -35,6 +35,8 @@ PROTOCOLS: dict[str, tuple[str, dict[str, str]]] = {
 }
 """Task, or protocol of a probe -> its title, and its metrics with their titles, the main one first."""
 
+END_TO_END = ("scene_segmentation", "detection")
+
 
 def scene_rows(inputs: SceneInputs, *, tuned: Baseline, frozen: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
     """Return one row per result, protocol and share of the labels, protocols in the order of ``PROTOCOLS``."""
@@ -180,12 +182,17 @@ def seed_difference(gain: Float[np.ndarray, " s"], *, confidence: float) -> Diff
 
 
 def scene_headline(rows: list[Row]) -> list[str]:
-    """Return a sentence per pre-trained row that has a difference; no difference is called a gain that holds 0."""
+    """Return a sentence per pre-trained row; of frozen features, only for the largest share of the labels.
+
+    A difference whose interval holds 0 is not called a gain.
+    """
     from pointloom.report.sentences import count, format_spread, judge
 
     found = []
+    largest = {row["protocol"]: max(r["fraction"] for r in rows if r["protocol"] == row["protocol"]) for row in rows}
     for row in rows:
-        if row["trained"] and row["difference"]:
+        told = row["protocol"] in END_TO_END or row["fraction"] == largest[row["protocol"]]
+        if row["trained"] and row["difference"] and told:
             metric, title = next(iter(row["metrics"].items()))
             share = "" if row["fraction"] == 1 else f", {100 * row['fraction']:g} % of the labelled scenes"
             found.append(

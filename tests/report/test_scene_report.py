@@ -1,0 +1,131 @@
+"""The report on scenes: tables from results, paired differences, a page that holds the numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import ttest_rel
+
+from pointloom.data.scene_store import write_scenes
+from pointloom.data.scenes import Scene
+from pointloom.report.build import ReportSettings
+from pointloom.report.inputs import load_scene_inputs
+from pointloom.report.outcomes import BootstrapSettings
+from pointloom.report.scene_build import build_scene_report
+from pointloom.report.scene_tables import miou_difference, seed_difference
+from pointloom.tasks.semantic_segmentation import semantic_scores
+
+BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95, seed=0)
+CLASSES = ("wall", "chair")
+
+
+def confusion(rng: np.random.Generator, skill: int, shape: tuple[int, int] = (3, 5)) -> NDArray[np.int64]:
+    """Counts of every seed and scene; ``skill`` more right points per class."""
+    return rng.integers(5, 20, size=(*shape, 2, 2)) + skill * np.eye(2, dtype=np.int64)
+
+
+def scene(name: str, split: str) -> Scene:
+    rng = np.random.default_rng(len(name))
+    num = 40
+    return Scene(
+        name=name, coord=rng.random((num, 3)).astype(np.float32), color=rng.integers(255, size=(num, 3), dtype=np.uint8),
+        normal=None, segment=rng.integers(2, size=num).astype(np.int16), instance=np.zeros(num, dtype=np.int32),
+        split=split,
+    )  # fmt: skip
+
+
+def write_result(folder: Path, digest: str, *, task: str, method: str, counts: NDArray[np.int64], **more: Any) -> None:
+    scores = [semantic_scores(each.sum(0)) for each in counts]
+    runs = [
+        {"seed": seed, "fraction": 0.2, "miou": s.miou, "macc": s.macc, "oa": s.oa,
+         "classes": dict(zip(CLASSES, s.iou.tolist(), strict=True)), **more}
+        for seed, s in enumerate(scores)
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    encoder = {"builder": "point_transformer_tiny", "method": method, "labels": "none", "sha256": "0"}
+    data = {"digest": digest, "classes": list(CLASSES)}
+    content = {"task": task, "encoder": encoder, "data": data, "protocol": {"test": "all points"}, "runs": runs}
+    (folder / "result.json").write_text(json.dumps(content))
+    np.savez(folder / "predictions.npz", confusion=counts)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> dict[str, Path]:
+    store = tmp_path / "data"
+    info = write_scenes(
+        store, [scene("a", "train"), scene("bb", "test")], classes=CLASSES, box_classes=(), source="test", settings={}
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    plain, better = confusion(rng, 0), confusion(rng, 40)
+    results = tmp_path / "results"
+    write_result(
+        results / "finetune" / "scratch", info.digest, task="scene_segmentation", method="untrained", counts=plain
+    )
+    write_result(results / "finetune" / "msm", info.digest, task="scene_segmentation", method="msm", counts=better)
+    write_result(
+        results / "probe" / "msm", info.digest, task="scene_probe", method="msm", counts=better, protocol="linear"
+    )
+    return {"dataset": store, "models": tmp_path / "models", "results": results, "runs": tmp_path / "runs"}
+
+
+def settings() -> ReportSettings:
+    return ReportSettings(
+        title="Rooms", baseline="scratch", probe_baseline="random", detail=[], bootstrap=BOOTSTRAP, seed=0,
+        tsne_objects=3, queries=0, viewer_objects=0, thumbnail_size=32,
+    )  # fmt: skip
+
+
+def test_page_holds_tables_with_paired_differences_and_no_links(paths: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    content = build_scene_report(load_scene_inputs(**paths), folder, settings())
+    rows = {(row["name"], row["protocol"]): row for row in content["rows"]}
+    assert list(rows) == [("msm", "scene_segmentation"), ("scratch", "scene_segmentation"), ("msm", "linear")]
+    tuned, base = rows["msm", "scene_segmentation"], rows["scratch", "scene_segmentation"]
+    gain = tuned["values"]["miou"]["mean"] - base["values"]["miou"]["mean"]
+    assert tuned["difference"]["mean"] == pytest.approx(gain)
+    assert tuned["difference"]["verdict"] == "better"
+    assert (base["is_baseline"], base["difference"], rows["msm", "linear"]["difference"]) == (True, None, None)
+    page = (folder / "report.html").read_text()
+    assert f"{tuned['values']['miou']['mean']:.1f}" in page
+    assert "20 %" in page
+    assert "http" not in page.replace("http://www.w3.org", "").partition("</style>")[0]
+    assert json.loads((folder / "report.json").read_text()) == content
+    assert "better" in (folder / "report.md").read_text()
+    assert content["problems"] == []
+
+
+def test_result_of_other_data_is_a_problem(paths: dict[str, Path], tmp_path: Path) -> None:
+    file = paths["results"] / "finetune" / "msm" / "result.json"
+    file.write_text(file.read_text().replace('"digest": "', '"digest": "0'))
+    assert "results/finetune/msm" in " ".join(load_scene_inputs(**paths).problems)
+
+
+def test_miou_difference_is_the_mean_over_seeds_and_its_interval_covers_resampled_scenes() -> None:
+    rng = np.random.default_rng(1)
+    first, second = confusion(rng, 10), confusion(rng, 0)
+    found = miou_difference(first, second, bootstrap=BOOTSTRAP)
+    means = [np.mean([semantic_scores(seed.sum(0)).miou for seed in counts]) for counts in (first, second)]
+    assert found.mean == pytest.approx(means[0] - means[1])
+    slow = []
+    for _ in range(300):
+        scenes, seeds = rng.integers(5, size=5), rng.integers(3, size=3)
+        pair = [np.mean([semantic_scores(c[s][scenes].sum(0)).miou for s in seeds]) for c in (first, second)]
+        slow.append(pair[0] - pair[1])
+    assert [found.low, found.high] == pytest.approx(
+        np.quantile(slow, [0.025, 0.975]), abs=0.15 * (found.high - found.low)
+    )
+    same = miou_difference(first, first, bootstrap=BOOTSTRAP)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_seed_difference_has_students_interval() -> None:
+    first, second = np.array([61.0, 63.5, 60.2]), np.array([58.0, 59.0, 59.9])
+    found = seed_difference(first - second, confidence=0.95)
+    interval = ttest_rel(first, second).confidence_interval(0.95)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert seed_difference(np.array([1.0]), confidence=0.95) is None
