@@ -1,11 +1,11 @@
 """The mini-PointNet that turns a patch, of points or of finer tokens, into a token (Point-MAE, section 3.1)."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.ops import linear_max, norm_relu
+from pointloom.ops import linear_max, norm_linear_max, norm_relu
 
 
 class PatchEmbed(nn.Module):
@@ -21,7 +21,8 @@ class PatchEmbed(nn.Module):
         layer acts on [pooled, point], so its pooled half is applied once per patch instead of once per point. Its
         point half and the second layer follow each other without a non-linearity and become one matrix. Biases in
         front of a maximum or of the concatenation are added once per patch. Layers in front of a maximum get gradients
-        only from the points that won (``linear_max``).
+        only from the points that won (``linear_max``). Patches whose token nobody wants are left out behind the second
+        batch norm, which sees them as in the official code.
     """
 
     def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256), channels: int = 3) -> None:
@@ -34,8 +35,15 @@ class PatchEmbed(nn.Module):
         self.norm2 = nn.BatchNorm1d(2 * second)
         self.fourth = nn.Linear(2 * second, dim)
 
-    def forward(self, neighborhood: Float[Tensor, "b g k d"]) -> Float[Tensor, "b g c"]:
-        """Return one token per patch; with batch statistics over all points of all patches while training."""
+    def forward(
+        self, neighborhood: Float[Tensor, "b g k d"], kept: Int[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b _ c"]:
+        """Return one token per patch; with batch statistics over all points of all patches while training.
+
+        Args:
+            neighborhood: Members of every patch.
+            kept: Numbers of the patches of each cloud whose tokens are wanted, each once; None for all.
+        """
         B, G, K, D = neighborhood.shape
         points = F.linear(neighborhood.reshape(B * G, K, D), self.first.weight)
         points = norm_relu(points, self.first.bias.expand(B * G, -1), self.norm1)
@@ -46,5 +54,6 @@ class PatchEmbed(nn.Module):
             folded = weight_point @ self.second.weight
             bias = self.third.bias + weight_point @ self.second.bias
         per_patch = F.linear(pooled, weight_pooled, bias)
-        points = norm_relu(F.linear(points, folded), per_patch, self.norm2)
-        return (linear_max(points, self.fourth.weight) + self.fourth.bias).view(B, G, -1)
+        rows = None if kept is None else (kept + G * torch.arange(B, device=kept.device).unsqueeze(1)).flatten()
+        tokens = norm_linear_max(F.linear(points, folded), per_patch, self.norm2, self.fourth.weight, kept=rows)
+        return (tokens + self.fourth.bias).view(B, -1, tokens.shape[-1])

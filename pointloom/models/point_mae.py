@@ -104,9 +104,7 @@ class PointMAEEncoder(nn.Module):
             neighborhood = gather_points(level.neighborhood.flatten(2), visible).unflatten(2, (-1, 3))
             tokens = self.patch_embed(neighborhood)
         else:
-            tokens = self.patch_embed(level.neighborhood)
-            if visible is not None:
-                tokens = gather_points(tokens, visible)
+            tokens = self.patch_embed(level.neighborhood, visible)
         position = self.position_embed(centers)
         if self.cls_token is None or self.cls_position is None:
             return [Tokens(tokens=self.norm(self.transformer(tokens, position)), centers=centers)]

@@ -1,13 +1,14 @@
 """The reference path: the models computed as the papers' code writes them down, to compare speed and results with."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.models.blocks import BLOCKED, Attention
 from pointloom.models.hierarchical_decoder import TokenPropagation
 from pointloom.models.patch_embed import PatchEmbed
+from pointloom.ops import gather_points
 
 
 def use_reference_path(model: nn.Module) -> None:
@@ -37,15 +38,18 @@ class PlainPatchEmbed(nn.Module):
         self.first, self.norm1, self.second = fast.first, fast.norm1, fast.second
         self.third, self.norm2, self.fourth = fast.third, fast.norm2, fast.fourth
 
-    def forward(self, neighborhood: Float[Tensor, "b g k d"]) -> Float[Tensor, "b g c"]:
-        """Return one token per patch."""
+    def forward(
+        self, neighborhood: Float[Tensor, "b g k d"], kept: Int[Tensor, "b v"] | None = None
+    ) -> Float[Tensor, "b _ c"]:
+        """Return one token per patch, or those of the kept patches."""
         B, G, K, _ = neighborhood.shape
         points = neighborhood.flatten(0, 1).transpose(1, 2)  # (B G, D, K)
         points = _convolve(self.second, F.relu(self.norm1(_convolve(self.first, points))))
         pooled = points.max(-1, keepdim=True).values
         joined = torch.cat([pooled.expand(-1, -1, K), points], dim=1)
         points = _convolve(self.fourth, F.relu(self.norm2(_convolve(self.third, joined))))
-        return points.max(-1).values.view(B, G, -1)
+        tokens = points.max(-1).values.view(B, G, -1)
+        return tokens if kept is None else gather_points(tokens, kept)
 
 
 class PlainAttention(nn.Module):

@@ -13,6 +13,7 @@ from pointloom.ops.backend import choose_backend
 from pointloom.ops.pooling import max_over_points
 
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
+PIECE = 2**18  # numbers that the layer makes at once, so that they stay in the caches
 
 
 def linear_max(
@@ -40,10 +41,13 @@ def linear_max(
 class _LinearMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, point: Float[Tensor, "p k d"], weight: Float[Tensor, "c d"]) -> Float[Tensor, "p c"]:
-        feature = F.linear(point, weight)
-        highest = torch.empty(len(feature), len(weight))
-        winner = torch.empty(len(feature), len(weight), dtype=torch.int16)
-        find_winners(shared_array(feature), highest.numpy(), winner.numpy())
+        highest = torch.empty(len(point), len(weight))
+        winner = torch.empty(len(point), len(weight), dtype=torch.int16)
+        size = max(1, PIECE // (point.shape[1] * len(weight)))
+        for start in range(0, len(point), size):
+            feature = F.linear(point[start : start + size], weight)
+            where = slice(start, start + len(feature))
+            find_winners(shared_array(feature), highest.numpy()[where], winner.numpy()[where])
         ctx.save_for_backward(point, weight, winner)
         return highest.to(feature.dtype)
 

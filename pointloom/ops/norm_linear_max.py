@@ -1,0 +1,112 @@
+"""Batch norm, ReLU, a linear layer and the maximum over the members of patches, in pieces that stay in the caches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
+from pointloom.kernels.winners import find_winners, winners_backward
+from pointloom.ops.arrays import shared_array
+from pointloom.ops.linear_max import linear_max
+from pointloom.ops.norm_relu import is_fused, norm_relu, update_statistics
+
+PIECE = 2**18  # numbers of ``x`` per piece
+
+
+def norm_linear_max(
+    x: Float[Tensor, "p k c"],
+    patch: Float[Tensor, "p c"],
+    norm: nn.BatchNorm1d,
+    weight: Float[Tensor, "d c"],
+    *,
+    kept: Int[Tensor, " v"] | None = None,
+    backend: str | None = None,
+) -> Float[Tensor, "v d"]:
+    """Return ``linear_max(norm_relu(x, patch, norm), weight)``, of some patches or of all.
+
+    With ``numba`` neither the normalised members nor what the layer makes of them exist as a whole: they are made piece
+    by piece, in the backward pass again. Half of the memory is saved, and patches whose result nobody wants cost their
+    share of the batch statistics only.
+
+    Args:
+        x: As for ``norm_relu``.
+        patch: As for ``norm_relu``.
+        norm: As for ``norm_relu``; its statistics are those of all patches, whatever is kept.
+        weight: As for ``linear_max``.
+        kept: Numbers of the patches whose result is wanted, each once; None for all.
+        backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
+    """
+    if not is_fused(x, norm, backend) or weight.dtype != torch.float32:
+        members = norm_relu(x, patch, norm, backend=backend)
+        return linear_max(members if kept is None else members[kept], weight, backend=backend)
+    everything = torch.arange(len(x)) if kept is None else kept
+    out, mean, variance = _NormLinearMax.apply(  # type: ignore[no-untyped-call]
+        x, patch, norm.weight, norm.bias, weight, everything, norm.eps
+    )
+    update_statistics(norm, mean, variance, count=x.shape[0] * x.shape[1])
+    return out
+
+
+def _pieces(kept: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield places in the result and numbers of patches."""
+    size = max(1, PIECE // (x.shape[1] * x.shape[2]))
+    for start in range(0, len(kept), size):
+        where = slice(start, min(start + size, len(kept)))
+        yield where, kept[where]
+
+
+class _NormLinearMax(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - torch passes them by position
+        ctx: Any, x: Tensor, patch: Tensor, weight: Tensor, bias: Tensor, layer: Tensor, kept: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x, added = x.contiguous(), patch.float().contiguous()
+        mean, variance = torch.empty_like(weight), torch.empty_like(weight)
+        moments(shared_array(x), shared_array(added), mean.numpy(), variance.numpy())
+        inverse = (variance + eps).rsqrt()
+        highest = torch.empty(len(kept), len(layer))
+        winner = torch.empty(len(kept), len(layer), dtype=torch.int16)
+        scale = [shared_array(each) for each in (mean, inverse, weight, bias)]
+        for where, rows in _pieces(kept, x):
+            members = x[rows]
+            normed_relu(shared_array(members), shared_array(added[rows]), *scale, shared_array(members))
+            feature = F.linear(members, layer)
+            find_winners(shared_array(feature), highest.numpy()[where], winner.numpy()[where])
+        ctx.save_for_backward(x, added, mean, inverse, weight, bias, layer, kept, winner)
+        ctx.patch_type = patch.dtype
+        ctx.mark_non_differentiable(mean, variance)
+        return highest.to(feature.dtype), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, added, *scale, layer, kept, winner = ctx.saved_tensors
+        scales = [shared_array(each) for each in scale]
+        mean, _, weight, _ = scales
+        share = gradient.float().contiguous().numpy()
+        of_layer = np.zeros(layer.shape)  # sums of many pieces in double precision
+        of_scale = np.zeros((2, len(weight)))
+        of_members = torch.zeros_like(x)
+        part, parts = np.empty_like(mean), np.empty_like(mean)
+        for where, rows in _pieces(kept, x):
+            members, patch = x[rows], shared_array(added[rows])
+            raw, piece = members.clone(), torch.empty_like(members)
+            normed_relu(shared_array(members), patch, *scales, shared_array(members))
+            of_piece = np.zeros(layer.shape, dtype=np.float32)
+            arrays = (shared_array(members), shared_array(layer), shared_array(piece), of_piece)
+            winners_backward(share[where], winner.numpy()[where], *arrays)
+            of_layer += of_piece
+            gradient_sums(shared_array(piece), shared_array(raw), patch, *scales, part, parts)
+            of_scale += part, parts
+            of_members[rows] = piece
+        of_weight, of_bias = (torch.from_numpy(each.astype(np.float32)) for each in of_scale)
+        of_patch = torch.empty_like(added)
+        members = shared_array(of_members)  # overwritten row by row
+        sums = (of_weight.numpy(), of_bias.numpy())
+        input_gradient(members, shared_array(x), shared_array(added), *scales, *sums, members, shared_array(of_patch))
+        of_matrix = torch.from_numpy(of_layer.astype(np.float32))
+        return of_members, of_patch.to(ctx.patch_type), of_weight, of_bias, of_matrix, None, None
