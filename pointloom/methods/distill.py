@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from pointloom.methods.masking import MASKS, multi_scale_mask, visible_points
 from pointloom.models import MaskedEncoder, PointM2AEEncoder
 from pointloom.models.decoders import GlobalDecoder, MaskedDecoder, PooledHead
-from pointloom.ops import chamfer_distance, gather_points
+from pointloom.models.hierarchical_decoder import HierarchicalDecoder
+from pointloom.ops import chamfer_distance, gather_points, share_of_mean
 from pointloom.structures import Groups, Losses, PointBatch, Tokens
 
 LOCAL_TARGETS = ("tokens", "points", "none")
@@ -37,7 +38,9 @@ class Distill(nn.Module):
     """Show the student a part of every cloud; it predicts what the teacher makes of all of it.
 
     With a hierarchical encoder, the masks of the finer scales follow from that of the coarsest one, whose tokens are
-    the targets: the decoder is the first stage of Point-M2AE's.
+    the targets: the decoder is the first stage of Point-M2AE's. Where points are the target, it is all of that decoder,
+    and the hidden patches of the scale below are predicted; skip connections are left out where tokens are shuffled,
+    because they would hand over the visible tokens before that.
 
     Args:
         student: What is pre-trained.
@@ -45,8 +48,7 @@ class Distill(nn.Module):
         mask_ratio: Share of hidden patches, at the coarsest scale.
         mask: ``random`` or ``block``.
         local_target: What the local decoder predicts: ``tokens`` of the teacher at all patches, ``points`` of the
-            hidden patches (masked autoencoding; the finer centres they consist of in a hierarchical encoder), or
-            ``none``.
+            hidden patches (masked autoencoding: Point-MAE's, or Point-M2AE's with a hierarchical encoder), or ``none``.
         local_weight: Factor of the local term.
         global_term: Whether the visible tokens predict the teacher's global feature.
         shuffle: Deal the token contents out anew in front of the local decoder.
@@ -78,7 +80,7 @@ class Distill(nn.Module):
         super().__init__()
         if mask not in MASKS:
             raise ValueError(f"unknown mask {mask!r}; known: {', '.join(sorted(MASKS))}")
-        num_groups, group_sizes, _ = student.cut
+        num_groups, _, _ = student.cut
         if not 0 < int(mask_ratio * num_groups[-1]) < num_groups[-1]:
             raise ValueError(f"mask_ratio {mask_ratio} of {num_groups[-1]} groups hides none or all of them")
         if local_target not in LOCAL_TARGETS:
@@ -87,29 +89,39 @@ class Distill(nn.Module):
             raise ValueError("nothing to learn: local_target is none and global_term is false")
         if student.cut != teacher.cut:
             raise ValueError(f"student and teacher must cut the same patches, got {student.cut} and {teacher.cut}")
-        if isinstance(student, PointM2AEEncoder):
-            student.norms[:-1].requires_grad_(False)  # nobody reads the finer scales' tokens
-        dim, taught_dim = student.dims[-1], teacher.dims[-1]
         self.encoder = student
         self.teacher = teacher.requires_grad_(False)
         self.mask = MASKS[mask]
         self.mask_ratio = mask_ratio
         self.local_target = local_target
         self.local_weight = local_weight
-        self.local_decoder: MaskedDecoder | None = None
+        self.local_decoder: MaskedDecoder | HierarchicalDecoder | None = None
         self.global_decoder: GlobalDecoder | PooledHead | None = None
         if local_target != "none":
-            self.local_decoder = MaskedDecoder(
-                dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=0.0, shuffle=shuffle
-            )
-            self.predict = nn.Linear(dim, taught_dim if local_target == "tokens" else 3 * group_sizes[-1])
+            self._add_local_decoder(decoder_depth, decoder_heads, shuffle=shuffle)
+        if isinstance(student, PointM2AEEncoder):
+            finer = isinstance(self.local_decoder, HierarchicalDecoder) and self.local_decoder.skip
+            student.norms[: -1 - finer].requires_grad_(False)  # nobody reads the tokens of these scales
         if global_term and global_depth == 0:
             self.global_decoder = PooledHead(student.global_dim, out_dim=teacher.global_dim)
         elif global_term:
             self.global_decoder = GlobalDecoder(
-                dim, depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
+                student.dims[-1], depth=global_depth, num_heads=decoder_heads, drop_path=0.0, out_dim=teacher.global_dim
             )
         self.train()
+
+    def _add_local_decoder(self, depth: int, num_heads: int, *, shuffle: bool) -> None:
+        """Add the local decoder and the layer behind it."""
+        student, dim, sizes = self.encoder, self.encoder.dims[-1], self.encoder.cut[1]
+        if isinstance(student, PointM2AEEncoder) and self.local_target == "points":
+            dims = tuple(student.dims[-2:])[::-1]
+            self.local_decoder = HierarchicalDecoder(
+                dims, depth=depth, num_heads=num_heads, drop_path=0.0, skip=not shuffle, shuffle=shuffle
+            )
+            self.predict = nn.Linear(dims[-1], 3 * sizes[-len(dims)])
+            return
+        self.local_decoder = MaskedDecoder(dim, depth=depth, num_heads=num_heads, drop_path=0.0, shuffle=shuffle)
+        self.predict = nn.Linear(dim, self.teacher.dims[-1] if self.local_target == "tokens" else 3 * sizes[-1])
 
     def train(self, mode: bool = True) -> "Distill":
         """Switch the student's mode; the teacher stays in evaluation mode."""
@@ -121,18 +133,25 @@ class Distill(nn.Module):
         """Sum the local and the global term (equation 6) for the same cloud, cut into the same patches."""
         groups = self.encoder.group(batch.coord)
         hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)
-        with torch.no_grad():
-            taught = self.teacher(groups)
-        seen = self.encoder(groups, multi_scale_mask(groups, hidden))[-1]
+        taught: list[Tokens] = []
+        if self.local_target == "tokens" or self.global_decoder is not None:
+            with torch.no_grad():
+                taught = self.teacher(groups)
+        masks = multi_scale_mask(groups, hidden)
+        tokens = self.encoder(groups, masks)
+        seen = tokens[-1]
         losses: Losses = {}
         if self.local_decoder is not None:
-            losses["loss/local"] = self.local_weight * self._local_loss(
-                self.local_decoder, groups, hidden, seen, taught
-            )
+            if isinstance(self.local_decoder, HierarchicalDecoder):
+                local = self._finer_points_loss(self.local_decoder, groups, masks, tokens)
+            else:
+                local = self._local_loss(self.local_decoder, groups, hidden, seen, taught)
+            losses["loss/local"] = self.local_weight * local
         if self.global_decoder is not None:
             pooled = isinstance(self.global_decoder, PooledHead)
             guess = self.global_decoder(self.encoder.pool([seen]) if pooled else with_summary(seen))
-            losses["loss/global"] = cosine_distance(guess, self.teacher.pool(taught)).mean()
+            distance = cosine_distance(guess, self.teacher.pool(taught)).mean()
+            losses["loss/global"] = share_of_mean(distance, count=len(hidden))
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     def _local_loss(
@@ -145,10 +164,22 @@ class Distill(nn.Module):
         masked_centers = gather_points(level.centers, masked)
         if self.local_target == "tokens":
             guess = self.predict(decoder.everywhere(seen.tokens, seen.centers, masked_centers))
-            return cosine_distance(guess, gather_points(taught[-1].tokens, slots)).mean()
+            distance = cosine_distance(guess, gather_points(taught[-1].tokens, slots)).mean()
+            return share_of_mean(distance, count=len(hidden))
         points = self.predict(decoder(seen.tokens, seen.centers, masked_centers)).reshape(-1, level.index.shape[2], 3)
         target = gather_points(level.neighborhood.flatten(2), masked).reshape(points.shape)
-        return chamfer_distance(points, target, norm=2)
+        return share_of_mean(chamfer_distance(points, target, norm=2), count=len(hidden))
+
+    def _finer_points_loss(
+        self, decoder: HierarchicalDecoder, groups: list[Groups], masks: list[Tensor], tokens: list[Tokens]
+    ) -> Tensor:
+        """Point-M2AE's loss: the Chamfer distance over the hidden patches of the scale that the decoder ends at."""
+        scale = -1 - len(decoder.token_propagations)
+        hidden = masks[scale]
+        decoded = decoder(tokens, groups, masks)[-1][hidden]
+        points = self.predict(decoded).unflatten(-1, (-1, 3))
+        distance = chamfer_distance(points, groups[scale].neighborhood[hidden], norm=2)
+        return share_of_mean(distance, count=len(points))
 
     @torch.no_grad()
     def compare(self, coord: Float[Tensor, "b n 3"]) -> Likeness:
@@ -157,7 +188,7 @@ class Distill(nn.Module):
         Raises:
             ValueError: The local decoder does not predict tokens.
         """
-        if self.local_decoder is None or self.local_target != "tokens":
+        if not isinstance(self.local_decoder, MaskedDecoder) or self.local_target != "tokens":
             raise ValueError("the student predicts no tokens: local_target is not 'tokens'")
         groups = self.encoder.group(coord)
         hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_xavier
+from pointloom.models.decoders import shuffle_tokens
 from pointloom.models.visible import put_back, visible_slots
 from pointloom.ops import interpolate_features
 from pointloom.structures import Groups, Tokens
@@ -47,6 +48,7 @@ class HierarchicalDecoder(nn.Module):
         num_heads: Attention heads.
         drop_path: Largest drop-path rate, reached in the last block.
         skip: Whether visible tokens of the finer scales join in (the paper's skip connections).
+        shuffle: While training, deal the contents of the coarsest tokens out anew, see ``MaskedDecoder``.
 
     Note:
         The paper carries tokens to the finer scale along the patches and joins skipped tokens at visible
@@ -56,9 +58,19 @@ class HierarchicalDecoder(nn.Module):
         The parameters of ``token_propagations`` are exempt from weight decay by their name, as in the official code.
     """
 
-    def __init__(self, dims: tuple[int, ...], *, depth: int, num_heads: int, drop_path: float, skip: bool) -> None:
+    def __init__(
+        self,
+        dims: tuple[int, ...],
+        *,
+        depth: int,
+        num_heads: int,
+        drop_path: float,
+        skip: bool,
+        shuffle: bool = False,
+    ) -> None:
         super().__init__()
         self.skip = skip
+        self.shuffle = shuffle
         self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, dims[0]), std=0.02))
         self.position_embeds = nn.ModuleList(PositionEmbed(dim, hidden=dim) for dim in dims)
         rates = torch.linspace(0, drop_path, depth * len(dims)).view(len(dims), depth).tolist()
@@ -85,6 +97,8 @@ class HierarchicalDecoder(nn.Module):
         top = groups[-1].centers
         background = self.mask_token.expand(len(top), top.shape[1], -1)
         x = put_back(background, tokens[-1].tokens, visible_slots(masks[-1]))
+        if self.shuffle and self.training:
+            x = shuffle_tokens(x)
         decoded = [self.transformers[0](x, self.position_embeds[0](top))]
         for stage, propagate in enumerate(self.token_propagations, start=1):
             coarse, fine = groups[-stage].centers, groups[-stage - 1].centers

@@ -74,7 +74,7 @@ def test_loss_and_gradients_are_those_of_the_cpu(name: str, device: torch.device
         losses = each(batch.to(where))
         losses["loss"].backward()
         gradients = {key: p.grad.cpu() for key, p in each.named_parameters() if p.grad is not None}
-        found.append(({key: float(value) for key, value in losses.items()}, gradients))
+        found.append(({key: value.item() for key, value in losses.items()}, gradients))
     (losses, gradients), (other_losses, other_gradients) = found
     assert other_losses == pytest.approx(losses, rel=1e-4, abs=1e-6)
     assert gradients.keys() == other_gradients.keys()
@@ -95,5 +95,5 @@ def test_step_in_bfloat16_is_close_and_finite(name: str, device: torch.device) -
         method.zero_grad()
         loss.backward()
         assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
-        values.append(float(loss))
+        values.append(loss.item())
     assert values[1] == pytest.approx(values[0], rel=0.1)

@@ -6,9 +6,11 @@ from torch.nn import functional as F
 
 from pointloom.methods.align import Align
 from pointloom.methods.distill import Distill, visible_first
+from pointloom.methods.masking import multi_scale_mask
+from pointloom.models.hierarchical_decoder import HierarchicalDecoder
 from pointloom.ops import gather_points
 from pointloom.structures import AlignBatch
-from tests.methods.test_m2ae import clouds, tiny_encoder
+from tests.methods.test_m2ae import clouds, tiny_encoder, tiny_method
 
 
 def tiny_distill(**changed: object) -> Distill:
@@ -19,14 +21,17 @@ def tiny_distill(**changed: object) -> Distill:
     return Distill(tiny_encoder(), tiny_encoder(drop_path=0.5), **(settings | changed))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("local_target", ["tokens", "points"])
+@pytest.mark.parametrize(("local_target", "shuffle"), [("tokens", True), ("points", True), ("points", False)])
 @pytest.mark.parametrize("global_depth", [0, 1])
-def test_student_learns_at_all_scales_and_the_teacher_does_not(local_target: str, global_depth: int) -> None:
-    method, batch = tiny_distill(local_target=local_target, global_depth=global_depth), clouds()
+def test_student_learns_at_all_scales_and_the_teacher_does_not(
+    local_target: str, shuffle: bool, global_depth: int
+) -> None:
+    method, batch = tiny_distill(local_target=local_target, shuffle=shuffle, global_depth=global_depth), clouds()
     before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
     method(batch)["loss"].backward()
     for name, parameter in method.named_parameters():
-        unread = name.startswith(("teacher.", "encoder.norms.0", "encoder.norms.1"))
+        other = "encoder.norms.1" if shuffle else "encoder.norms.0"
+        unread = name.startswith(("teacher.", "encoder.norms.0", other))
         assert (parameter.grad is None) == unread, name
         assert parameter.requires_grad != unread, name
     assert all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
@@ -46,10 +51,31 @@ def test_targets_are_the_teachers_coarsest_tokens_and_its_feature(monkeypatch: p
     assert method(batch)["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_points_of_hidden_patches_are_predicted_from_the_finer_centres() -> None:
-    method = tiny_distill(local_target="points", global_term=False).eval()
-    assert method.predict.out_features == 3 * 4  # four finer centres make a coarse patch
-    assert method(clouds())["loss/local"].item() > 0
+def test_points_as_target_are_those_of_point_m2ae() -> None:
+    """Same encoder, decoder, head and mask: the local term is Point-M2AE's loss."""
+    method, batch = tiny_distill(local_target="points", global_term=False, shuffle=False), clouds()
+    m2ae = tiny_method(method.encoder, points_per_token=4)  # type: ignore[arg-type]
+    m2ae.decoder, m2ae.predict = method.local_decoder, method.predict  # type: ignore[assignment]
+    losses = []
+    for each in (method, m2ae):
+        torch.manual_seed(5)
+        losses.append(each(batch)["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_shuffled_tokens_reach_the_finer_scale_without_a_way_around() -> None:
+    method, batch = tiny_distill(local_target="points", global_term=False, shuffle=True), clouds()
+    decoder = method.local_decoder
+    assert isinstance(decoder, HierarchicalDecoder)
+    assert decoder.skip is False
+    groups = method.encoder.group(batch.coord)
+    masks = multi_scale_mask(groups, method.mask(groups[-1].centers, ratio=0.8))
+    tokens = method.encoder(groups, masks)
+    first, second, still, again = (
+        decoder.train(training)(tokens, groups, masks)[0] for training in (True, True, False, False)
+    )
+    assert not torch.allclose(first, second)
+    assert torch.equal(still, again)
 
 
 def test_likeness_is_that_of_the_coarsest_patches() -> None:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from pointloom.methods.m2ae import M2AE
 from pointloom.methods.masking import multi_scale_mask, random_mask
 from pointloom.models.point_m2ae import PointM2AEEncoder
+from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.ops import chamfer_distance, earth_movers_distance
 from pointloom.structures import Groups, PointBatch, PretrainingMethod
 
@@ -23,7 +24,7 @@ def tiny_encoder(**changed: Any) -> PointM2AEEncoder:
     return PointM2AEEncoder(**(values | changed))
 
 
-def tiny_method(encoder: PointM2AEEncoder | None = None, **changed: Any) -> M2AE:
+def tiny_method(encoder: PointM2AEEncoder | PointMAEEncoder | None = None, **changed: Any) -> M2AE:
     values: dict[str, Any] = {
         "mask_ratio": 0.8, "multi_scale": True, "decoder_stages": 2, "decoder_depth": 1, "decoder_heads": 2,
         "drop_path": 0.0, "skip": True, "points_per_token": 8, "loss": "chamfer", "loss_norm": 2, "small_start": True,
@@ -106,6 +107,58 @@ def test_visible_only_embedding_gives_the_same_tokens_outside_of_training() -> N
     for ours, theirs in zip(encoder(groups, masks), everything, strict=True):
         valid = torch.ones(ours.tokens.shape[:2], dtype=torch.bool) if ours.valid is None else ours.valid
         assert torch.allclose(ours.tokens[valid], theirs.tokens[valid], atol=1e-5)
+
+
+def plain_encoder_method(**changed: Any) -> M2AE:
+    """Below ten patches of points, scales of 16 and 32 patches."""
+    encoder = PointMAEEncoder(
+        num_groups=10, group_size=12, dim=32, depth=2, num_heads=2, embed_hidden=(8, 16), drop_path=0.0,
+        class_token=False, init="xavier", skip_near_origin=0.0,
+    )  # fmt: skip
+    return tiny_method(encoder, finer_groups=(32, 16), **changed)
+
+
+def test_plain_encoder_sees_the_coarsest_visible_patches_and_the_scale_below_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, batch = plain_encoder_method(), clouds()
+    groups = method.group(batch.coord)
+    masks = method.hide(groups)
+    assert [level.centers.shape[1] for level in groups] == [32, 16, 10, 10]
+    assert torch.equal(groups[2].centers, groups[3].centers)
+    assert groups[3].neighborhood.shape[2] == 12
+    tokens = method.encoder(groups[3:], masks[2:])
+    assert tokens[0].tokens.shape[1] == 2  # of ten patches 80 % are hidden
+    monkeypatch.setattr(method.encoder, "forward", lambda *_: tokens)
+    predicted, target = method.predict_hidden(groups, masks)
+    decoded = method.decoder(tokens, groups[:3], masks)[-1]
+    assert decoded.shape[1:] == (16, 16)  # the scale below has more patches, half as wide
+    assert torch.equal(predicted, method.predict(decoded[masks[1]]).unflatten(-1, (-1, 3)))
+    assert torch.equal(target, groups[1].neighborhood[masks[1]])
+    assert method.decoder.skip is False
+
+
+def test_every_parameter_below_a_plain_encoder_gets_a_gradient_and_reconstruction_shows_what_it_saw() -> None:
+    method, batch = plain_encoder_method(), clouds()
+    method(batch)["loss"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in method.parameters())
+    torch.manual_seed(3)
+    made = method.reconstruct(batch.coord)
+    torch.manual_seed(3)
+    groups = method.group(batch.coord)
+    hidden = method.hide(groups)[-1]
+    for cloud in range(4):
+        seen = {int(i) for g in np.flatnonzero(~hidden[cloud]) for i in groups[3].index[cloud, g]}
+        assert set(np.flatnonzero(made.visible[cloud]).tolist()) == seen
+
+
+@pytest.mark.parametrize("finer", [(), (16, 32), (16, 8)])
+def test_finer_scales_belong_below_a_plain_encoder_alone(finer: tuple[int, ...]) -> None:
+    plain = plain_encoder_method().encoder
+    with pytest.raises(ValueError, match="finer_groups are ever more patches below those of a plain encoder"):
+        tiny_method(plain, finer_groups=finer)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="finer_groups are ever more patches below those of a plain encoder"):
+        tiny_method(finer_groups=(64,))
 
 
 @pytest.mark.parametrize(
