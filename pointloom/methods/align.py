@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.errors import CheckpointError
-from pointloom.ops import contrastive_loss
+from pointloom.ops import contrastive_loss, gather_values
 from pointloom.structures import AlignBatch, Encoder, Losses
 
 FORMAT = 1
@@ -87,6 +87,7 @@ class Align(nn.Module):
         image_dims: Image teacher -> width of its vectors.
         per_teacher_temperature: One learned temperature per teacher instead of one for all.
         multi_positive: In the text term, any cloud with the same sentence is a right answer.
+        detached_gather: Gather clouds of other processes without gradient, see ``contrastive_loss``.
     """
 
     def __init__(
@@ -97,11 +98,13 @@ class Align(nn.Module):
         image_dims: Mapping[str, int],
         per_teacher_temperature: bool,
         multi_positive: bool,
+        detached_gather: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = Heads(encoder.global_dim, text_dim=text_dim, image_dims=image_dims)
         self.multi_positive = multi_positive
+        self.detached_gather = detached_gather
         num_scales = 1 + len(image_dims) if per_teacher_temperature else 1
         self.log_scale = nn.Parameter(torch.full((num_scales,), -math.log(START_TEMPERATURE)))
 
@@ -115,18 +118,24 @@ class Align(nn.Module):
             scale=text_scale,
             present=batch.has_text,
             identity=batch.text_id if self.multi_positive else None,
+            detached_gather=self.detached_gather,
         )
         terms = {"loss/text": text}
         for name, scale in zip(self.heads.images, image_scales, strict=True):
             terms[f"loss/{name}"] = contrastive_loss(
-                self.heads.embed(feature, name), batch.images[name], scale=scale, present=batch.has_image[name]
+                self.heads.embed(feature, name),
+                batch.images[name],
+                scale=scale,
+                present=batch.has_image[name],
+                detached_gather=self.detached_gather,
             )
-        same = (batch.text_id.unsqueeze(1) == batch.text_id) & batch.has_text
-        shared = (same.sum(1) > 1) & batch.has_text
+        text_id, has_text = gather_values(batch.text_id), gather_values(batch.has_text)
+        same = (text_id.unsqueeze(1) == text_id) & has_text
+        shared = (same.sum(1) > 1) & has_text
         return {
             "loss": torch.stack(list(terms.values())).sum(),
             **terms,
-            "duplicates": shared.float().sum() / batch.has_text.sum().clamp_min(1),
+            "duplicates": shared.float().sum() / has_text.sum().clamp_min(1),
             "scale": text_scale,
         }
 

@@ -14,6 +14,7 @@ def contrastive_loss(
     scale: Float[Tensor, ""],
     present: Bool[Tensor, " b"],
     identity: Int[Tensor, " b"] | None = None,
+    detached_gather: bool = False,
 ) -> Float[Tensor, ""]:
     """Return the mean of both cross-entropies: every query finds its target, every target finds its query.
 
@@ -28,6 +29,9 @@ def contrastive_loss(
         present: Which rows have a target.
         identity: Rows with equal numbers have the same target, and any of them is a right answer; None counts the
             row's own target only.
+        detached_gather: Rows of all processes, this one's too, are constants where targets look for their queries, as
+            in ULIP's code: with several processes the encoder then gets about half of its gradient, in another
+            direction. One process has nothing to gather.
 
     Note:
         Several right answers are the logarithm of their summed probability. Soft targets, equal shares of all right
@@ -43,7 +47,7 @@ def contrastive_loss(
     with torch.autocast(query.device.type, enabled=False):
         query, target = query.float(), target.float()
         to_target = scale * query @ gather_values(target).T
-        to_query = scale * target @ gather_rows(query).T
+        to_query = scale * target @ (gather_values(query) if detached_gather else gather_rows(query)).T
         loss = _surprise(to_target, positive, everyone) + _surprise(to_query, positive, everyone)
         return 0.5 * loss.masked_fill(~present, 0.0).sum() / total
 

@@ -1,13 +1,15 @@
 """Stage ``align``: stage 1 of the two-stage method, clouds aligned with captions and views."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from pointloom.stages.align_masked import MaskedFirstParams, MaskedTogetherParams, masked_first, masked_together
 from pointloom.stages.artifacts import DatasetIn, FeaturesIn, MetricsOut, ModelOut, ResultOut, StateDir
-from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
-from pointloom.stages.training import as_optimization, as_sampling, trained, write_curve
+from pointloom.stages.params import EncoderArgs, GrowingParams, OptimParams, SamplingParams, StageParams
+from pointloom.stages.training import as_optimization, as_sampling, output_folder, trained, write_curve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
     from pointloom.data.features import FeatureStore
     from pointloom.data.shards import ObjectStore
-    from pointloom.data.triplets import TripletLoader
+    from pointloom.data.aligned_text import AlignedText
+    from pointloom.data.triplets import TeacherVectors, TripletLoader
     from pointloom.methods.align import Align
     from pointloom.stages.alignment import Aligned
     from pointloom.stages.runs import StageRun
@@ -37,7 +40,7 @@ class AlignTestParams(StageParams):
     confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
 
 
-class AlignParams(StageParams):
+class AlignParams(GrowingParams):
     """Contrastive alignment with the cached features of frozen teachers."""
 
     features: str = Field(description="entry of params.yaml:embed to align with")
@@ -61,6 +64,13 @@ class AlignParams(StageParams):
     sampling: SamplingParams
     optim: AlignOptimParams
     test: AlignTestParams
+    masked: Annotated[MaskedFirstParams | MaskedTogetherParams, Field(discriminator="order")] | None = Field(
+        default=None,
+        description="masked modelling of the same encoder in this stage (an ablation); null: none",
+    )
+    detached_gather: bool = Field(
+        default=False, description="ULIP's gather without gradient among processes; differs with several of them only"
+    )
 
 
 def align(
@@ -75,7 +85,6 @@ def align(
 ) -> None:
     """Align an encoder with captions and views (stage 1), classify and retrieve by text, and index all objects."""
     from pointloom.data.features import FeatureStore
-    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.alignment import write_results
     from pointloom.stages.runs import stage_run
@@ -84,7 +93,7 @@ def align(
     with stage_run("align", name=encoder.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
         store = ObjectStore(dataset)
         teachers = FeatureStore(features, dataset_digest=store.info.digest)
-        with replaced_folder(result) as results, replaced_folder(encoder) as folder:
+        with output_folder(result) as results, output_folder(encoder) as folder:
             aligned = _align(params, store, teachers, folder, state=state, run=run)
             run.summary(write_results(results, aligned, params, name=result.name, path=result))
         run.register_encoder(encoder, name=encoder.name)
@@ -95,6 +104,7 @@ def _align(
     params: AlignParams, store: "ObjectStore", features: "FeatureStore", folder: Path, *, state: Path, run: "StageRun"
 ) -> "Aligned":
     """Train and write the encoder's folder."""
+    from pointloom.data.aligned_text import AlignedText
     from pointloom.data.triplets import choose_teachers
     from pointloom.stages.alignment import Aligned
 
@@ -103,20 +113,26 @@ def _align(
     loader, dropped = _training_data(params, store, features, text.name, images, held_out=held_out)
     method = _build(params, text_dim=text.dim, image_dims={teacher.name: teacher.dim for teacher in images})
     settings = params.model_dump(mode="json")
-    with trained(
-        method,
-        loader,
-        stage="align",
-        label="align",
-        optimization=as_optimization(params.optim, epochs=params.epochs, beta2=params.optim.beta2),
-        seed=params.seed,
-        shaped_by={"params": settings, "data": store.info.digest, "features": features.info.digest},
-        state=state,
-        run=run,
-        on_step=method.clamp_scales,
-    ) as curve:
+    shaped_by = {"params": settings, "data": store.info.digest, "features": features.info.digest}
+    with ExitStack() as stack:
+        if isinstance(params.masked, MaskedFirstParams):
+            before = trained(
+                masked_first(params.masked, method), loader.objects, stage="align-first", label="masked, before align",
+                optimization=as_optimization(params.optim, epochs=params.masked.epochs, beta2=params.optim.beta2),
+                seed=params.seed, shaped_by=shaped_by, state=state, run=run, prefix="first/", more_to_train=True,
+            )  # fmt: skip
+            write_curve(folder / "curves_first.csv", stack.enter_context(before))
+        together = masked_together(params.masked, method) if isinstance(params.masked, MaskedTogetherParams) else None
+        training = trained(
+            together or method, loader, stage="align", label="align",
+            optimization=as_optimization(params.optim, epochs=params.epochs, beta2=params.optim.beta2),
+            seed=params.seed, shaped_by=shaped_by, state=state, run=run, on_step=method.clamp_scales,
+        )  # fmt: skip
+        curve = stack.enter_context(training)
         write_curve(folder / "curves.csv", curve)
-        card = _save(params, method, store, features, folder, text_teacher=text.name)
+        words = _words(features, loader.vectors)
+        side = AlignedText(teacher=text.name, reopen=features.reopen(text.name), words=words)
+        card = _save(params, method, store, features, folder, text=side)
     run.summary({"loss": curve[-1]["loss"], "epochs": params.epochs, "objects": len(loader.vectors.rows)})
     return Aligned(
         method=method, card=card, store=store, features=features, text=text, images=tuple(images),
@@ -159,6 +175,17 @@ def _training_data(
         store, rows[kept], sampling=as_sampling(params.sampling), batch_size=params.batch_size, seed=params.seed
     )
     return TripletLoader(objects, vectors), int((present & named).sum())
+
+
+def _words(features: "FeatureStore", vectors: "TeacherVectors") -> tuple[str, ...]:
+    """Return every word of the captions that objects may be aligned with."""
+    import numpy as np
+
+    from pointloom.data.aligned_text import all_words
+
+    texts = (features.texts(str(uid)) for uid in features.uids[vectors.rows])
+    usable = zip(texts, vectors.text_present, strict=True)
+    return all_words(captions[i] for captions, present in usable for i in np.flatnonzero(present))
 
 
 def held_out_classes(store: "ObjectStore", chosen: list[str] | int, *, seed: int) -> list[str]:
@@ -216,6 +243,7 @@ def _build(params: AlignParams, *, text_dim: int, image_dims: dict[str, int]) ->
         image_dims=image_dims,
         per_teacher_temperature=params.per_teacher_temperature,
         multi_positive=params.multi_positive,
+        detached_gather=params.detached_gather,
     )
 
 
@@ -226,9 +254,10 @@ def _save(
     features: "FeatureStore",
     folder: Path,
     *,
-    text_teacher: str,
+    text: "AlignedText",
 ) -> "EncoderCard":
-    """Write the encoder and its projections; captions have been seen, so the labels tag says so."""
+    """Write the encoder, its projections and its text side; captions have been seen, so the labels tag says so."""
+    from pointloom.data.aligned_text import write_aligned_text
     from pointloom.methods.align import save_heads
     from pointloom.structures import as_module
     from pointloom.train.checkpoint import save_encoder
@@ -247,8 +276,9 @@ def _save(
     save_heads(
         folder,
         method,
-        text_teacher=text_teacher,
+        text_teacher=text.teacher,
         encoder_sha256=card.weights_sha256,
         features_digest=features.info.digest,
     )
+    write_aligned_text(folder, text)
     return card

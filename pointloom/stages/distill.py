@@ -10,6 +10,7 @@ from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, St
 from pointloom.stages.training import (
     as_optimization,
     as_sampling,
+    output_folder,
     sample_batch,
     trained,
     write_curve,
@@ -63,7 +64,6 @@ def distill(
     state: StateDir,
 ) -> None:
     """Teach an encoder to see the aligned encoder's tokens and feature in a part of the cloud (stage 2)."""
-    from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import stage_run
     from pointloom.train.checkpoint import read_card
@@ -72,7 +72,7 @@ def distill(
     with stage_run("distill", name=encoder.name, params=params, inputs=inputs, metrics=metrics, state=state) as run:
         store, card = ObjectStore(dataset), read_card(teacher)
         check_teacher(card, store, teacher)
-        with replaced_folder(encoder) as folder:
+        with output_folder(encoder) as folder:
             _distill(params, store, teacher, card, folder, state=state, run=run)
         run.register_encoder(encoder, name=encoder.name)
 

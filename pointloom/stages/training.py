@@ -4,9 +4,11 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pointloom.stages.params import OptimParams, SamplingParams
+from pointloom.train.processes import is_leader, leave_to_leader
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +65,18 @@ def as_optimization(
 
 
 @contextmanager
+def output_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill that takes the place of ``target`` when the block succeeds.
+
+    Of several training processes only the leader writes there; the others get a folder that nobody keeps.
+    """
+    from pointloom.data.replace import replaced_folder
+
+    with replaced_folder(target) if is_leader() else TemporaryDirectory(prefix="pointloom-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def trained(
     method: "nn.Module",
     loader: "Loader",
@@ -75,10 +89,14 @@ def trained(
     state: Path,
     run: "StageRun",
     on_step: Callable[[], None] = lambda: None,
+    prefix: str = "",
+    on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
+    more_to_train: bool = False,
 ) -> "Iterator[list[dict[str, float]]]":
     """Pre-train with progress, tracking and resume; yield the curve to a block that writes everything down.
 
-    The resume state is removed when the block succeeds.
+    The resume state is removed when the block succeeds. Started by torchrun, all processes train, and only the leader
+    enters the block; the others end, unless there is more to train.
 
     Args:
         method: What to train, in place.
@@ -91,32 +109,46 @@ def trained(
         state: Folder for all resume state.
         run: Where losses are logged.
         on_step: Called after every step.
+        prefix: In front of the names of what is logged.
+        on_epoch: Called with the row of every epoch before it is logged; what it adds to the row is kept. Rows of an
+            earlier attempt, with what was added to them, come first.
+        more_to_train: Whether the stage trains again, inside of the block or after it.
     """
     from tqdm import tqdm
 
     from pointloom.train.device import best_device
     from pointloom.train.loop import fit
     from pointloom.train.state import resume_state
+    from pointloom.train.waiting import TimedLoader
 
-    def log(row: Mapping[str, float]) -> None:
+    timed = TimedLoader(loader)
+
+    def log(row: dict[str, float]) -> None:
+        on_epoch(row)
         bar.update(int(row["epoch"]) - bar.n)
         bar.set_postfix(loss=f"{row['loss']:.5f}")
-        run.log_metrics({k: v for k, v in row.items() if k not in {"epoch", "cpu_s"}}, step=int(row["epoch"]))
+        values = {name: value for name, value in row.items() if name not in {"epoch", "cpu_s"}}
+        values["percent_waiting_for_data"] = timed.percent_waited
+        run.log_metrics({f"{prefix}{name}": value for name, value in values.items()}, step=int(row["epoch"]))
 
     with (
         resume_state(state, stage=stage, shaped_by=shaped_by) as resume,
-        tqdm(total=optimization.epochs, desc=label, unit="epoch") as bar,
+        tqdm(total=optimization.epochs, desc=label, unit="epoch", disable=not is_leader()) as bar,
     ):
-        yield fit(
-            method, loader, optimization=optimization, device=best_device(), seed=seed, state=resume,
+        curve = fit(
+            method, timed, optimization=optimization, device=best_device(), seed=seed, state=resume,
             on_epoch=log, on_step=on_step,
         )  # fmt: skip
+        run.summary({f"{prefix}percent_waiting_for_data": timed.percent_waited})
+        if not more_to_train:
+            leave_to_leader()
+        yield curve
 
 
 def write_curve(path: Path, curve: "list[dict[str, float]]") -> None:
-    """Write one line per epoch."""
+    """Write one line per epoch; what was not measured after an epoch is left blank."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(curve[0]))
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in curve for name in row)))
         writer.writeheader()
         writer.writerows(curve)
 
