@@ -38,12 +38,12 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images rehearse test-docker lint format type bench bench-compare ci clean
+.PHONY: help setup demo compile submit ui test test-slow test-kubeflow images rehearse test-docker lint format type bench bench-compare faults ci clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo "  make demo DATA=folder [PIPELINE=pretrain|systems|multimodal] [PROFILE=smoke|demo|paper]"
+	@echo "  make demo DATA=folder [PIPELINE=pretrain|systems|multimodal|scenes] [PROFILE=smoke|demo|paper]"
 	@echo "            [TRAIN_LIST=file TEST_LIST=file] [UP=x|y|z] [NAME=name]"
 
 setup: $(STAMP) ## Make .venv with everything that is needed
@@ -124,6 +124,9 @@ type: $(STAMP) ## Check types
 
 bench: $(STAMP) ## Measure operations, training step and data engine (minutes); writes runs/bench or OUTPUT=folder
 	$(BIN)/python -m benchmarks.run_all run '$(or $(OUTPUT),runs/bench)'
+
+faults: $(STAMP) ## Break a training in every way and print what came of it (minutes; as root also full and read-only disks)
+	$(BIN)/python -m benchmarks.faults
 
 bench-compare: $(STAMP) ## Compare two measurements: make bench-compare A=folder B=folder
 	$(BIN)/python -m benchmarks.run_all compare '$(A)' '$(B)'

@@ -188,11 +188,9 @@ class Detector(Protocol):
 
     def __call__(self, batch: DetectionBatch) -> Losses:
         """Return the losses of one batch."""
-        ...
 
     def predict(self, batch: DetectionBatch) -> BoxPredictions:
         """Propose boxes; boxes, labels and votes of the batch are not looked at."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -234,22 +232,18 @@ class SceneEncoder(Protocol):
     @property
     def dims(self) -> Sequence[int]:
         """Feature width per level, finest first."""
-        ...
 
     @property
     def voxel_size(self) -> float:
         """Edge in metres of the voxels of which a batch has at most one point each."""
-        ...
 
     def __call__(self, scenes: SceneBatch) -> list[SceneLevel]:
         """Return the decoder's levels, finest first."""
-        ...
 
     def spread(
         self, levels: list[SceneLevel], coord: Float[Tensor, "q 3"], offset: Int[Tensor, " s"]
     ) -> Float[Tensor, "q d"]:
         """Return the features of all levels, concatenated finest first, at any points of the same scenes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -292,24 +286,19 @@ class Encoder(Protocol):
     @property
     def dims(self) -> Sequence[int]:
         """Token width per level, finest first."""
-        ...
 
     @property
     def global_dim(self) -> int:
         """Width of ``pool``'s output."""
-        ...
 
     def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
         """Cut clouds into patches, finest level first; apart from ``forward`` so that a method can choose masks."""
-        ...
 
     def __call__(self, groups: list[Groups], masks: list[Bool[Tensor, "b g"]] | None = None) -> list[Tokens]:
         """Encode the patches that ``masks`` (True = hidden) leaves visible."""
-        ...
 
     def pool(self, tokens: list[Tokens]) -> Float[Tensor, "b d"]:
         """Reduce tokens to one vector per cloud."""
-        ...
 
 
 @runtime_checkable
@@ -318,7 +307,6 @@ class Batch(Protocol):
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on ``device``."""
-        ...
 
 
 @runtime_checkable
@@ -327,11 +315,9 @@ class Divisible(Batch, Protocol):
 
     def __len__(self) -> int:
         """Number of clouds or scenes."""
-        ...
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return those from ``start`` on, without those from ``stop`` on."""
-        ...
 
 
 @runtime_checkable
@@ -340,7 +326,6 @@ class Trainable(Protocol):
 
     def __call__(self, batch: Any) -> Losses:
         """Return the losses of one batch."""
-        ...
 
 
 @runtime_checkable
@@ -349,7 +334,6 @@ class FollowsSteps(Protocol):
 
     def after_step(self) -> None:
         """Follow the weights, which have just been updated."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -372,11 +356,9 @@ class PretrainingMethod(Trainable, Protocol):
     @property
     def encoder(self) -> Encoder:
         """What is pre-trained."""
-        ...
 
     def reconstruct(self, coord: Float[Tensor, "b n 3"]) -> Reconstruction:
         """Hide a part of clouds and fill it in, for looking at."""
-        ...
 
 
 @runtime_checkable
@@ -386,14 +368,12 @@ class SceneMethod(Trainable, Protocol):
     @property
     def encoder(self) -> SceneEncoder:
         """What is pre-trained."""
-        ...
 
     def look(self, scenes: SceneBatch) -> dict[str, Tensor]:
         """Return what people want to see of scenes: one value or colour per point, or points of its own.
 
         Keys: ``statistic`` (p,), ``visible`` (p,), ``pca`` (p, 3) uint8, ``reconstruction`` (any number, 3).
         """
-        ...
 
 
 def as_module(trainable: object) -> nn.Module:

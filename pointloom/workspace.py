@@ -16,7 +16,7 @@ import yaml
 from pointloom.errors import BackendError, WorkspaceError
 
 MARKER = "workspace.yaml"
-PIPELINES = ("pretrain", "systems", "multimodal")
+PIPELINES = ("pretrain", "systems", "multimodal", "scenes")
 PROFILES = ("smoke", "demo", "paper")
 DVC_CONFIG = """[core]
     analytics = false
@@ -46,8 +46,8 @@ class WorkspaceChoices:
 
     Attributes:
         folder: Where to make it.
-        pipeline: ``pretrain`` (Point-MAE), ``systems`` (every pre-training on points alone) or ``multimodal`` (views,
-            captions and teachers too).
+        pipeline: ``pretrain`` (Point-MAE), ``systems`` (every pre-training on points of objects alone), ``multimodal``
+            (views, captions and teachers too) or ``scenes`` (rooms: MM-3DScene and Masked Scene Modeling).
         profile: Name of a set of parameters of the pipeline.
         data: Folder of shapes, None for generated ones.
         train_list: File of relative paths, None for a drawn split.
@@ -201,7 +201,11 @@ def params_text(choices: WorkspaceChoices) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
     text = template(f"profiles/{choices.pipeline}/{choices.profile}.yaml")
     values = {}
-    if choices.data is not None:
+    if choices.data is not None and choices.pipeline == "scenes":
+        from pointloom.datasets import recognise_scenes
+
+        values["source"], values["variant"] = recognise_scenes(choices.data.expanduser().resolve())
+    elif choices.data is not None:
         values["source"] = "folder"
     if choices.up:
         values["up"] = choices.up

@@ -1,5 +1,7 @@
 """Published data sets: what they are, where to get them, and their official layouts."""
 
+from pathlib import Path
+
 from pointloom.datasets import (
     modelnet40,
     modelnet_fewshot,
@@ -34,3 +36,12 @@ SCENE_DATASETS: dict[str, SceneDataset] = {
 CARDS: dict[str, Card] = {name: dataset.card for name, dataset in OBJECT_DATASETS.items()} | {
     name: dataset.card for name, dataset in SCENE_DATASETS.items() if name != "scans"
 }
+
+
+def recognise_scenes(folder: Path) -> tuple[str, str]:
+    """Return name and variant of the data set of scenes that a folder holds: plain scans where it is no other."""
+    for name, dataset in SCENE_DATASETS.items():
+        for variant in dataset.variants:
+            if name != "scans" and dataset.card.locate(folder, variant) is not None:
+                return name, variant
+    return "scans", scans.DATASET.variants[0]
