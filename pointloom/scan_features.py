@@ -89,10 +89,10 @@ def write_scan_features(
         gallery = gather_superpoints([_encode(loaded, source, known)], num_classes=int(known.max()) + 1)
         label = gallery.classify(points, metric=labelled.metric).astype(np.int16)
     output.mkdir(parents=True, exist_ok=True)
-    more = {} if label is None else {"label": label}
-    np.savez_compressed(
-        output / "features.npz", coord=scene.coord, feature=points.feature.astype(np.float16), pca=colors, **more
-    )
+    arrays = {"coord": scene.coord, "feature": points.feature.astype(np.float16), "pca": colors}
+    if label is not None:
+        arrays["label"] = label
+    np.savez_compressed(output / "features.npz", **arrays)  # type: ignore[arg-type]
     write_ply(output / "pca.ply", scene.coord, colors)
     write_scan_page(output / "view.html", scene, pca=colors, label=label, title=scan.name)
     return {"points": len(scene.coord), "channels": points.feature.shape[1]}

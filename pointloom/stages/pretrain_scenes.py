@@ -111,11 +111,10 @@ def _write_samples(path: Path, method: "SceneMethod", store: "SceneStore", param
     if "reconstruction" in arrays:
         arrays["reconstruction_offset"] = np.cumsum([len(each["reconstruction"]) for each in looked])
     color = torch.cat([batch.color for batch in batches])
-    np.savez_compressed(
-        path,
-        name=store.names[chosen],
-        coord=torch.cat([batch.coord for batch in batches]).numpy(),
-        color=(color * 255).round().to(torch.uint8).numpy(),
-        offset=np.cumsum([len(batch.coord) for batch in batches]),
-        **arrays,
-    )
+    arrays |= {
+        "name": store.names[chosen],
+        "coord": torch.cat([batch.coord for batch in batches]).numpy(),
+        "color": (color * 255).round().to(torch.uint8).numpy(),
+        "offset": np.cumsum([len(batch.coord) for batch in batches]),
+    }
+    np.savez_compressed(path, **arrays)

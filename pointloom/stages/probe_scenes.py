@@ -114,7 +114,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
         }
         write_json(folder / "result.json", header | {"runs": runs})
         if shown:
-            np.savez_compressed(folder / "scenes.npz", **shown)
+            np.savez_compressed(folder / "scenes.npz", **shown)  # type: ignore[arg-type]
             none = np.zeros_like(next(counts for counts in confusions if counts is not None))
             kept = np.stack([none if counts is None else counts for counts in confusions])
             np.savez_compressed(folder / "predictions.npz", confusion=kept)

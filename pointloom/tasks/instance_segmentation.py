@@ -170,7 +170,8 @@ def group_points_by_shift(
     label = probability.argmax(1)
     kept = np.flatnonzero(~np.isin(label, list(ignored)))
     number = np.full(len(coord), -1, dtype=np.int64)
-    labels, scores = [], []
+    labels: list[int] = []
+    scores: list[float] = []
     for each in np.unique(label[kept]):
         rows = kept[label[kept] == each]
         pairs = cKDTree(coord[rows] + shift[rows]).query_pairs(radius, output_type="ndarray")
@@ -179,8 +180,8 @@ def group_points_by_shift(
         for found in np.flatnonzero(np.bincount(component) >= smallest):
             members = rows[component == found]
             number[members] = len(labels)
-            labels.append(each)
-            scores.append(probability[members, each].mean())
+            labels.append(int(each))
+            scores.append(float(probability[members, each].mean()))
     return Instances(number, np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
 
 
@@ -190,7 +191,7 @@ def true_instances(segment: Int[np.ndarray, " n"], instance: Int[np.ndarray, " n
     Points of unlabelled instances count as unlabelled.
     """
     number = np.full(len(instance), -1, dtype=np.int64)
-    labels = []
+    labels: list[int] = []
     known = (instance >= 0) & (segment >= 0)
     for each in np.unique(instance[known]):
         members = (instance == each) & known
