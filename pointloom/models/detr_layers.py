@@ -44,9 +44,10 @@ class FeedForward(nn.Sequential):
     """Linear, ReLU, dropout, linear."""
 
     def __init__(self, dim: int, *, hidden: int, dropout: float) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
-        for layer in (self[0], self[3]):
+        first, second = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        for layer in (first, second):
             nn.init.xavier_uniform_(layer.weight)
+        super().__init__(first, nn.ReLU(), nn.Dropout(dropout), second)
 
 
 class EncoderLayer(nn.Module):

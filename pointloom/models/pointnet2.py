@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,10 @@ class SharedMlp(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch d"]:
         """Transform every row; batch statistics are over all rows."""
-        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        rows = x.flatten(0, -2)
+        for layer in self:
+            rows = layer(rows)
+        return rows.unflatten(0, x.shape[:-1])
 
 
 class SetAbstraction(nn.Module):
@@ -71,8 +75,9 @@ class SetAbstraction(nn.Module):
         if feature is not None:
             per_point = per_point + F.linear(feature, weight[:, 3:])
         x = gather_points(per_point, index).flatten(0, 1)
-        x = norm_relu(x, -per_center.flatten(0, 1), self.norms[0])
-        for layer, norm in zip(self.rest, self.norms[1:], strict=True):
+        norms = [cast(nn.BatchNorm1d, norm) for norm in self.norms]
+        x = norm_relu(x, -per_center.flatten(0, 1), norms[0])
+        for layer, norm in zip(self.rest, norms[1:], strict=True):
             x = layer(x)
             x = norm_relu(x, torch.zeros_like(x[:, 0]), norm)
         return max_over_points(x).view(*centers.shape[:2], -1)
