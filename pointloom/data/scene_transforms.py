@@ -225,12 +225,12 @@ def grid_sample(
     Returns:
         (V,) the chosen points, and (N,) the place among them of every point's voxel.
     """
-    if preferred is None and rng is not None:
+    if preferred is None:
         order, begin, count = _sorted_voxels(coord, voxel_size)
-        chosen = order[begin + (rng.random(len(begin)) * count).astype(np.int64)]
+        chosen = order[begin + (0 if rng is None else (rng.random(len(begin)) * count).astype(np.int64))]
     else:
         rank = np.zeros(len(coord)) if rng is None else rng.random(len(coord))
-        first = np.argsort(rank - (0 if preferred is None else preferred), kind="stable")
+        first = np.argsort(rank - preferred, kind="stable")
         order, begin, count = _sorted_voxels(coord[first], voxel_size)
         order = first[order]
         chosen = order[begin]
@@ -269,7 +269,7 @@ def random_block(coord: Float, rng: np.random.Generator) -> NDArray[np.bool_]:
 
 
 def thin(coord: Float, max_points: int, *, preferred: NDArray[np.bool_] | None = None) -> Ints:
-    """Keep the first point of every voxel, of voxels just large enough that at most ``max_points`` remain.
+    """Keep the first point of every voxel, again and again with larger voxels, until at most ``max_points`` remain.
 
     Args:
         coord: (N, 3) metres.
@@ -281,6 +281,7 @@ def thin(coord: Float, max_points: int, *, preferred: NDArray[np.bool_] | None =
     """
     kept, voxel_size = np.arange(len(coord)), SMALLEST_VOXEL
     while len(kept) > max_points:
-        kept = np.sort(grid_sample(coord, voxel_size, None, preferred=preferred)[0])
+        wanted = None if preferred is None else preferred[kept]
+        kept = kept[np.sort(grid_sample(coord[kept], voxel_size, None, preferred=wanted)[0])]
         voxel_size *= 2**0.5
     return kept

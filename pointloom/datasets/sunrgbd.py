@@ -33,8 +33,8 @@ CARD = Card(
     name="sunrgbd",
     title="SUN RGB-D",
     task="detection with turned boxes",
-    size="5,285 frames to train and 5,050 to test, 10 classes; 7 GB of images",
-    licence="as its parts (NYU depth v2, B3DO, SUN3D); research",
+    size="5,285 frames to train and 5,050 to test, 10 classes",
+    licence="none is stated; its parts are NYU depth v2, B3DO and SUN3D",
     source="https://rgbd.cs.princeton.edu (SUNRGBD.zip and SUNRGBDtoolbox.zip)",
     trees={
         "votenet": "sunrgbd/\n  sunrgbd_pc_bbox_votes_50k_v1_train/000001_pc.npz      pc (N, 6): x y z, r g b to 1\n"

@@ -185,7 +185,8 @@ def _label_limits(choices: ScenePreparation, source: Path) -> "Callable[[Scene],
 
 
 def _thinned(scene: Scene, max_points: int) -> Scene:
-    kept = thin(scene.coord, max_points, preferred=scene.segment >= 0)
+    labelled = scene.segment >= 0
+    kept = thin(scene.coord, max_points, preferred=labelled if labelled.any() else None)
     names = ("coord", "color", "normal", "segment", "instance", "superpoint")
     arrays = {name: array for name in names if (array := getattr(scene, name)) is not None}
     return replace(scene, **{name: array[kept] for name, array in arrays.items()})
