@@ -48,6 +48,21 @@ class ResidualBlock(nn.Module):
         return F.relu(base + self.second(self.first(x, neighbors), neighbors))
 
 
+class Stage(nn.Module):
+    """The residual blocks of one resolution; the first one may change the width."""
+
+    def __init__(self, dim: int, out_dim: int, *, num_blocks: int) -> None:
+        super().__init__()
+        widths = [dim] + [out_dim] * (num_blocks - 1)
+        self.blocks = nn.ModuleList(ResidualBlock(width, out_dim) for width in widths)
+
+    def forward(self, x: Float[Tensor, "p c"], neighbors: KernelMap) -> Float[Tensor, "p d"]:
+        """Mix voxels."""
+        for block in self.blocks:
+            x = block(x, neighbors)
+        return x
+
+
 class SRUNet(nn.Module):
     """Encode scenes as voxel features at several resolutions; inputs are those of ``HUNet``.
 
@@ -84,11 +99,10 @@ class SRUNet(nn.Module):
         self.decoder = nn.ModuleList()
         for level, (dim, number) in enumerate(zip(dims, blocks, strict=True)):
             self.down.append(NormedConvolution(encoded[level], dim, kernel_size=2, relu=True))
-            self.encoder.append(nn.ModuleList(ResidualBlock(dim, dim) for _ in range(number)))
+            self.encoder.append(Stage(dim, dim, num_blocks=number))
             out = decoder_dims[level]
             self.up.append(NormedConvolution(self.dims[level + 1], out, kernel_size=2, relu=True))
-            widths = [out + encoded[level]] + [out] * (decoder_blocks - 1)
-            self.decoder.append(nn.ModuleList(ResidualBlock(width, out) for width in widths))
+            self.decoder.append(Stage(out + encoded[level], out, num_blocks=decoder_blocks))
 
     def forward(self, scenes: SceneBatch) -> list[SceneLevel]:
         """Return the decoder's features, finest first; the coarsest ones are the encoder's."""
@@ -102,17 +116,12 @@ class SRUNet(nn.Module):
     def features(self, levels: VoxelLevels, feature: Float[Tensor, "v 6"]) -> list[Float[Tensor, "_ _"]]:
         """Return the features of voxels, finest first, from the input of the finest ones."""
         encoded = [self.stem(feature, levels.neighbors(0, 5))]
-        for level, (down, blocks) in enumerate(zip(self.down, self.encoder, strict=True)):
-            x = down(encoded[-1], levels.down(level))
-            for block in blocks:  # type: ignore[union-attr]
-                x = block(x, levels.neighbors(level + 1))
-            encoded.append(x)
+        for level, (down, stage) in enumerate(zip(self.down, self.encoder, strict=True)):
+            encoded.append(stage(down(encoded[-1], levels.down(level)), levels.neighbors(level + 1)))
         decoded = [encoded[-1]]
         for level in range(len(self.up) - 1, -1, -1):
-            x = torch.cat([self.up[level](decoded[-1], levels.up(level)), encoded[level]], dim=1)
-            for block in self.decoder[level]:  # type: ignore[union-attr]
-                x = block(x, levels.neighbors(level))
-            decoded.append(x)
+            joined = torch.cat([self.up[level](decoded[-1], levels.up(level)), encoded[level]], dim=1)
+            decoded.append(self.decoder[level](joined, levels.neighbors(level)))
         return decoded[::-1]
 
     def spread(

@@ -24,7 +24,7 @@ def spconv_convolution(feature: Tensor, weight: Tensor, kernel_map: "KernelMap")
 
 def _spconv_operations() -> Any:
     try:
-        operations = import_module("spconv.pytorch.ops")
+        operations: Any = import_module("spconv.pytorch.ops")
     except ImportError as error:
         raise BackendError(
             f"the spconv backend needs the package spconv ({error}): pip install spconv (CPU) or the spconv-cu... of "
