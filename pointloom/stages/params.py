@@ -45,9 +45,7 @@ class OptimParams(StageParams):
     weight_decay: float = Field(ge=0, description="decoupled weight decay of weight matrices")
     warmup_epochs: float = Field(ge=0, description="length of the linear warm-up")
     clip_norm: float = Field(ge=0, description="limit of the gradient's L2 norm, 0 = off")
-    schedule: Literal[
-        "step", "epoch", "votenet", "h3dnet_scannet", "h3dnet_sunrgbd", "mm3dscene_detection", "point_transformer"
-    ] = Field(
+    schedule: Literal["step", "epoch", "votenet", "mm3dscene_detection", "point_transformer"] = Field(
         description="step: rate set every step; epoch: the official code's schedule, one epoch late; the others go "
         "down in steps after parts of the run, as the code of that name does"
     )

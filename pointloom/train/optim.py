@@ -7,8 +7,6 @@ from torch import nn
 
 DROPS = {
     "votenet": (0.1, (80 / 180, 120 / 180, 160 / 180)),
-    "h3dnet_scannet": (0.1, (80 / 360, 140 / 360, 200 / 360, 240 / 360)),
-    "h3dnet_sunrgbd": (0.1, (160 / 360, 220 / 360, 260 / 360)),
     "mm3dscene_detection": (0.5, (0.5, 0.7, 0.9)),
     "point_transformer": (0.1, (0.6, 0.8)),
 }

@@ -25,7 +25,7 @@ def build_detector(
     """Build a detector; all but the encoder is drawn from the current seed.
 
     Args:
-        name: ``votenet``, ``h3dnet``, ``3detr`` or ``3detr_m``.
+        name: ``votenet``, ``3detr`` or ``3detr_m``.
         encoder: Folder of the encoder.
         encoder_args: Builder arguments of the encoder to change.
         detector_args: Arguments of the detector to change.
