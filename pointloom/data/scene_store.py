@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,31 +96,27 @@ def write_scenes(
     """
     head = [FORMAT, list(classes), list(box_classes), dict(settings)]
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    rows: dict[str, dict[str, Any]] = {}
     counts: Counter[str] = Counter()
+
+    def usable() -> Iterator[Scene]:
+        for scene in scenes:
+            check_scene(scene, num_classes=len(classes), num_box_classes=len(box_classes))
+            kept = without_empty_boxes(scene)
+            _count(counts, scene, kept)
+            yield kept
+
     with replaced_folder(target) as partial:
-        (partial / "scenes").mkdir()
-        shard, points = 0, 0
-        for given in scenes:
-            check_scene(given, num_classes=len(classes), num_box_classes=len(box_classes))
-            scene = without_empty_boxes(given)
-            _check_fits(target, scene, rows)
-            if points > SHARD_POINTS:
-                shard, points = shard + 1, 0
-            _write_scene(_shard_path(partial, shard), len(rows), scene, digest)
-            points += len(scene.coord)
-            rows[scene.name] = _index_row(scene, shard)
-            _count(counts, given, scene)
+        rows = _write_shards(partial, target, usable(), digest)
         if not rows:
             raise DataError(f"{target}: there is not a single scene to store{_why(failures)}")
-        _write_index(partial / "index.parquet", list(rows.values()))
+        _write_index(partial / "index.parquet", rows)
         info = SceneStoreInfo(
             classes=tuple(classes),
             box_classes=tuple(box_classes),
             source=source,
             digest=digest.hexdigest(),
             counts={"scenes": len(rows)} | dict(counts),
-            aligned=next(iter(rows.values()))["aligned"],
+            aligned=rows[0]["aligned"],
             quarantined=len(failures),
             notes=[*notes, *oddity_notes(counts, len(rows)), *_box_note(counts)],
             settings=dict(settings),
@@ -129,6 +125,21 @@ def write_scenes(
         content = {"format": FORMAT, "kind": KIND, **asdict(info)}
         (partial / "dataset.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return info
+
+
+def _write_shards(folder: Path, target: Path, scenes: Iterable[Scene], digest: Any) -> list[dict[str, Any]]:
+    """Write scenes and return a row of the index for each; ``target`` is for messages."""
+    (folder / "scenes").mkdir()
+    rows: dict[str, dict[str, Any]] = {}
+    shard, points = 0, 0
+    for scene in scenes:
+        _check_fits(target, scene, rows)
+        if points > SHARD_POINTS:
+            shard, points = shard + 1, 0
+        _write_scene(_shard_path(folder, shard), len(rows), scene, digest)
+        points += len(scene.coord)
+        rows[scene.name] = _index_row(scene, shard)
+    return list(rows.values())
 
 
 def _check_fits(target: Path, scene: Scene, rows: dict[str, dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
         DataError: The folder has another layout, or the table of labels is missing where it is needed.
         ParamsError: Sentences were asked for, but the table of labels is not there.
     """
-    check_choices(CARD, choices, "aligned", "sentences")
+    check_choices(CARD.title, choices, "aligned", "sentences")
     root = find_root(CARD, folder, variant)
     labels = CLASSES_20 if variant == "scannet20" else _classes_200(root)
     items = [

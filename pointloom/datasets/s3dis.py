@@ -54,7 +54,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     Raises:
         DataError: There is no room.
     """
-    check_choices(CARD, choices)
+    check_choices(CARD.title, choices, aligned=True)
     root = find_root(CARD, folder, variant)
     found = sorted(root.glob(CARD.markers[variant]))
     if variant == "npy":

@@ -58,7 +58,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
         DataError: The folder does not hold ScanNet, or the table of labels is missing.
         ParamsError: It was not said whether the scans are to be aligned.
     """
-    check_choices(CARD, choices, "aligned", "sentences")
+    check_choices(CARD.title, choices, "aligned", "sentences")
     root = find_root(CARD, folder, variant)
     table_file = find_beside(root, TABLE)
     if table_file is None:

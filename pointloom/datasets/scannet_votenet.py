@@ -56,7 +56,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     Raises:
         DataError: The folder does not hold the export.
     """
-    check_choices(CARD, choices)
+    check_choices(CARD.title, choices, aligned=True)
     root = find_root(CARD, folder, variant)
     splits = official_splits(root, SPLIT_FILES)
     names = [path.name.removesuffix("_vert.npy") for path in sorted(root.glob("*_vert.npy"))]

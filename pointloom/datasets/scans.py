@@ -36,7 +36,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     Raises:
         DataError: There is no scan.
     """
-    check_choices(CARD, choices, "aligned", "meters", "up")
+    check_choices(CARD.title, choices, "aligned", "meters", "up")
     items = []
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         name = path.relative_to(folder).as_posix()

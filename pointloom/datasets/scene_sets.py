@@ -84,17 +84,27 @@ class SceneDataset:
     find: Callable[[Path, str, SceneChoices], FoundScenes]
 
 
-def check_choices(card: Card, choices: SceneChoices, *allowed: str) -> None:
+def check_choices(title: str, choices: SceneChoices, *allowed: str, aligned: bool | None = None) -> None:
     """Check that nothing was chosen which the data set leaves no choice about.
 
+    Args:
+        title: Of the data set.
+        choices: What was chosen.
+        allowed: Names of fields about which there is a choice.
+        aligned: What the data set is, where there is no choice.
+
     Raises:
-        ParamsError: Something was.
+        ParamsError: Something was chosen that the data set is not or does not have.
     """
-    default = SceneChoices()
-    for name in ("aligned", "meters", "up", "sentences"):
-        if name not in allowed and getattr(choices, name) != getattr(default, name):
-            param = {"meters": "scenes.unit", "up": "up"}.get(name, f"scenes.{name}")
-            raise ParamsError(f"prepare.{param}: {card.title} leaves no choice here; remove it")
+    if "aligned" not in allowed and choices.aligned not in (None, aligned):
+        kind = "aligned with the walls" if aligned else "not aligned with the walls"
+        raise ParamsError(f"prepare.scenes.aligned: {title} is {kind} and cannot be had otherwise; remove it")
+    if "meters" not in allowed and choices.meters != 1:
+        raise ParamsError(f"prepare.scenes.unit: {title} is in metres; remove it")
+    if "up" not in allowed and choices.up not in ("auto", "z"):
+        raise ParamsError(f"prepare.up: {title} has +Z up; set it to auto")
+    if "sentences" not in allowed and choices.sentences:
+        raise ParamsError(f"prepare.scenes.sentences: no sentences are known for {title}; remove them")
 
 
 def read_array(path: Path, *, columns: int | None = None, rows: int | None = None) -> NDArray[Any]:

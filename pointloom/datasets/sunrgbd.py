@@ -55,7 +55,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     Raises:
         DataError: The folder does not hold the variant, or its tables are damaged.
     """
-    check_choices(CARD, choices)
+    check_choices(CARD.title, choices, aligned=False)
     root = find_root(CARD, folder, variant)
     if variant == "votenet":
         items = [

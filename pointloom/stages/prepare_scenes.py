@@ -27,7 +27,7 @@ from pointloom.datasets.limited_labels import (
     read_scene_list,
     without_labels,
 )
-from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneItem, decided
+from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneItem, check_choices, decided
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.prepare import PrepareParams, ScenePreparation, check_failures
 
@@ -73,7 +73,14 @@ def prepare_scenes(params: PrepareParams, *, source: Path, dataset: Path) -> Sce
 
 def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tuple[FoundScenes, str | None]:
     """Return the scenes of the source and the variant that was taken, None for generated rooms."""
+    wanted = SceneChoices(
+        aligned=choices.aligned,
+        meters=METERS[choices.unit],
+        up=params.up,
+        sentences=tuple(find_list(source, name) for name in choices.sentences),
+    )
     if params.source == "synthetic_rooms":
+        check_choices("synthetic_rooms", wanted, "aligned")
         if params.variant is not None:
             raise ParamsError(f"prepare.variant: synthetic_rooms has no variants, got {params.variant!r}; remove it")
         return _generated(params, turned=choices.aligned is False), None
@@ -85,12 +92,6 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
         known = ", ".join(data.variants)
         got = "none" if variant is None else repr(variant)
         raise ParamsError(f"prepare.variant: {data.card.title} has the variants {known}; got {got}")
-    wanted = SceneChoices(
-        aligned=choices.aligned,
-        meters=METERS[choices.unit],
-        up=params.up,
-        sentences=tuple(find_list(source, name) for name in choices.sentences),
-    )
     return data.find(source, variant, wanted), variant
 
 

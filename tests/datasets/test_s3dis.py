@@ -118,5 +118,9 @@ def test_another_folder_and_variant_are_explained(tmp_path: Path, prepared_scene
     assert "Annotations/beam_1.txt" in str(caught.value)
     with pytest.raises(ParamsError, match="raw, npy, pointcept; got none"):
         prepared_scenes("s3dis", tmp_path)
+    with pytest.raises(ParamsError, match="S3DIS is aligned with the walls and cannot be had otherwise"):
+        prepared_scenes("s3dis", tmp_path, variant="raw", scenes={"aligned": False})
+    with pytest.raises(ParamsError, match=r"prepare\.up: S3DIS has \+Z up"):
+        prepared_scenes("s3dis", tmp_path, variant="raw", up="y", scenes={"aligned": True})
     with pytest.raises(ParamsError, match=r"prepare\.scenes: source folder has objects, not scenes"):
         prepared_scenes("folder", tmp_path, scenes={"aligned": True})

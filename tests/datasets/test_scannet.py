@@ -107,7 +107,7 @@ def test_normals_are_weighted_by_area() -> None:
 def test_aligned_or_not_must_be_said(tree: Path, prepared_scenes: Prepared) -> None:
     with pytest.raises(ParamsError, match=r"prepare\.scenes\.aligned: say true"):
         prepared_scenes("scannet", tree, variant="classes20")
-    with pytest.raises(ParamsError, match=r"prepare\.scenes\.unit: ScanNet v2 leaves no choice here"):
+    with pytest.raises(ParamsError, match=r"prepare\.scenes\.unit: ScanNet v2 is in metres"):
         prepared_scenes("scannet", tree, variant="classes20", scenes={"aligned": True, "unit": "mm"})
 
 

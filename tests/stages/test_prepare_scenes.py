@@ -46,6 +46,8 @@ def test_rooms_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         store(tmp_path / "a", tmp_path, source="synthetic_rooms")
     with pytest.raises(ParamsError, match="synthetic_rooms has no variants, got 'raw'"):
         store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, variant="raw")
+    with pytest.raises(ParamsError, match="synthetic_rooms is in metres"):
+        store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, scenes={"unit": "mm"})
     with pytest.raises(ParamsError, match="only synthetic_rooms adds generated rooms"):
         store(tmp_path / "a", tmp_path, source="s3dis", variant="raw", unlabelled_synthetic=1)
     with pytest.raises(ParamsError, match="train_list and test_list belong together"):
