@@ -34,11 +34,11 @@ class Album:
     size: int
     pictures: dict[str, bytes] = field(default_factory=dict)
 
-    def add(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> str:
-        """Save a picture with a reduced palette and return its path relative to the report."""
+    def add(self, name: str, image: UInt8[np.ndarray, "h w 3"], *, colors: int = PALETTE_COLORS) -> str:
+        """Save a picture with at most ``colors`` colours and return its path relative to the report."""
         path = f"thumbnails/{name}.png"
         buffer = io.BytesIO()
-        small = Image.fromarray(image).quantize(PALETTE_COLORS, dither=Image.Dither.NONE)
+        small = Image.fromarray(image).quantize(colors, dither=Image.Dither.NONE)
         small.save(buffer, format="PNG", optimize=True)
         if self.folder is not None:
             target = self.folder / path

@@ -11,7 +11,7 @@
     legend: document.getElementById(`scene-legend-${i}`),
   }));
   const config = { displaylogo: false, responsive: true, displayModeBar: false };
-  const start = { eye: { x: 0.75, y: -1.05, z: 1.15 }, center: { x: 0, y: 0, z: -0.15 } };
+  const start = { eye: { x: 0.85, y: -1.2, z: 1.4 }, center: { x: 0, y: 0, z: -0.1 } };
   let camera = start;
 
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -28,7 +28,7 @@
     const rgb = bytes(layer.color);
     const color = Array.from(x, (_, i) => `rgb(${rgb[3 * i]},${rgb[3 * i + 1]},${rgb[3 * i + 2]})`);
     const cloud = { type: "scatter3d", mode: "markers", x, y, z, hoverinfo: "skip", showlegend: false,
-      marker: { size: 2.2, color, opacity: 1, line: { width: 0 } } };
+      marker: { size: 3, color, opacity: 1, line: { width: 0 } } };
     const boxes = layer.lines.flatMap((line) => [
       { type: "scatter3d", mode: "lines", hoverinfo: "skip", showlegend: false, line: { color: line.color, width: 5 },
         x: line.points.map((p) => p && p[0]), y: line.points.map((p) => p && p[1]), z: line.points.map((p) => p && p[2]) },

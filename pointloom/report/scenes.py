@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pointloom.render.points import Camera, draw_points
@@ -49,7 +50,7 @@ def scene_blocks(inputs: Records, album: Album) -> list[Content]:
         for layer in cloud.layers:
             block["legend"] |= {word: _css(color) for word, color in layer.legend.items() if word}
         image = np.concatenate([draw_layer(cloud, layer, 2 * album.size) for layer in cloud.layers], axis=1)
-        path = album.add(f"scenes/{file_name(f'{kind}_{name}')}_{place:02d}", image)
+        path = album.add(f"scenes/{file_name(f'{kind}_{name}')}_{place:02d}", image, colors=256)
         titles = [layer.title for layer in cloud.layers]
         block["pictures"].append({"title": cloud.title, "image": path, "columns": titles})
     return list(blocks.values())
@@ -109,15 +110,19 @@ def _packed(cloud: SceneCloud) -> Content:
     scale = float(np.abs(cloud.coord - middle).max(initial=1e-6)) / 32000
     layers = []
     for layer in cloud.layers:
-        coord = cloud.coord if layer.coord is None else layer.coord
-        step = max(1, -(-len(coord) // SHOWN_POINTS))
-        packed = {"title": layer.title, "color": _base64(layer.color[::step]), "lines": _lines(layer, middle)}
+        kept = _thinned(len(layer.color))
+        packed = {"title": layer.title, "color": _base64(layer.color[kept]), "lines": _lines(layer, middle)}
         packed["legend"] = [[word, _css(color)] for word, color in layer.legend.items()]
         if layer.coord is not None:
-            packed["coord"] = _quantised(coord[::step] - middle, scale)
+            packed["coord"] = _quantised(layer.coord[kept] - middle, scale)
         layers.append(packed)
-    step = max(1, -(-len(cloud.coord) // SHOWN_POINTS))
-    return {"scale": scale, "coord": _quantised(cloud.coord[::step] - middle, scale), "layers": layers}
+    coord = cloud.coord[_thinned(len(cloud.coord))]
+    return {"scale": scale, "coord": _quantised(coord - middle, scale), "layers": layers}
+
+
+def _thinned(num: int) -> NDArray[np.int64]:
+    """Return which of ``num`` points the viewer shows."""
+    return np.linspace(0, num - 1, min(num, SHOWN_POINTS)).round().astype(np.int64)
 
 
 def _quantised(coord: Float32[np.ndarray, "n 3"], scale: float) -> str:

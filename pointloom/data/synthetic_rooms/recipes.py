@@ -10,6 +10,8 @@ from pointloom.data.synthetic_rooms.plan import Placed, Plan
 from pointloom.data.synthetic_rooms.things import CARRIERS, Thing
 
 SMALL = ("mug", "bottle", "bowl", "vase", "plant")
+EXTRAS = {"chair": 4, "cabinet": 3, "bookshelf": 2, "desk": 1, "sofa": 1, "bench": 1, "stool": 1}
+"""What may stand in any room but a bathroom, and how often."""
 LOW_ENOUGH = 1.3  # metres; nothing is put on higher tops
 TABLE_LAMPS = ("table lamp", "reading lamp")
 FLOOR_LAMPS = ("floor lamp", "arc lamp")
@@ -119,7 +121,7 @@ def cafe(plan: Plan) -> None:
 
 def _dinner(plan: Plan, table: Thing | None, num: int) -> None:
     """Place a table with seats of one kind around it."""
-    plan.around(plan.anywhere(table, away=1.2), plan.thing(plan.draw.choose(("chair", "stool"), 5, 1)), num)
+    plan.around(plan.anywhere(table, away=1.0), plan.thing(plan.draw.choose(("chair", "stool"), 5, 1)), num)
 
 
 def _workplace(plan: Plan) -> None:
@@ -129,13 +131,13 @@ def _workplace(plan: Plan) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[Plan], None], tuple[float, float]]] = {
-    "living room": (living_room, (3.8, 6.0)),
-    "bedroom": (bedroom, (3.4, 5.2)),
-    "office": (office, (3.4, 6.0)),
-    "dining room": (dining_room, (3.6, 6.0)),
-    "kitchen": (kitchen, (3.2, 5.2)),
-    "bathroom": (bathroom, (2.4, 3.6)),
-    "cafe": (cafe, (4.6, 7.0)),
+    "living room": (living_room, (3.5, 5.2)),
+    "bedroom": (bedroom, (3.0, 4.6)),
+    "office": (office, (3.0, 5.0)),
+    "dining room": (dining_room, (3.2, 5.0)),
+    "kitchen": (kitchen, (2.9, 4.5)),
+    "bathroom": (bathroom, (2.2, 3.2)),
+    "cafe": (cafe, (4.2, 6.2)),
 }
 """Kind of room -> how it is furnished and from and to which length its walls are."""
 
@@ -146,6 +148,8 @@ def furnished(kind: str, draw: Draw, *, clutter: bool) -> Plan:
     plan = Plan(draw, width=draw.between(*lengths), depth=draw.between(*lengths), height=draw.between(2.5, 3.0))
     _openings(plan)
     furnish(plan)
+    for _ in range(draw.whole(1, 4) if kind != "bathroom" else 0):
+        plan.against_wall(plan.thing(draw.choose(list(EXTRAS), *EXTRAS.values())))
     for _ in range(draw.whole(0, 3)):
         plan.against_wall(plan.thing("picture"), gap=0.0, z=draw.between(1.2, 1.6))
     if draw.chance(0.5):
@@ -196,4 +200,4 @@ def _clutter(plan: Plan) -> None:
         if draw.chance(0.2):
             plan.on(carrier, plan.thing("lamp", *TABLE_LAMPS), turn=draw.between(0, 2 * math.pi))
     for _ in range(draw.whole(0, 3)):
-        plan.anywhere(plan.thing(draw.choose(("vase", "plant", "stool", "bottle"))))
+        plan.anywhere(plan.thing(draw.choose(("vase", "plant", "stool", "chair"))))

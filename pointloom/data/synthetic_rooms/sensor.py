@@ -16,6 +16,7 @@ RAYS_PER_POINT = 6
 CANDIDATES = 24  # places that are looked at for each camera
 CAMERA_SIZE = (0.5, 0.5, 0.5)  # metres that must be free around a camera
 CAMERA_HEIGHT = (1.3, 1.9)
+UPWARD = 0.25  # weight of rays that rise, because people scan rooms for what stands in them
 AMBIENT = 0.7  # share of light that comes from everywhere
 COLOR_NOISE = 6.0  # standard deviation of one channel, of 255
 PLANK = (0.14, 1.2)  # metres, of a floor
@@ -70,7 +71,8 @@ def scan(
     share = np.concatenate([part[2] for part in parts])
     origin = np.repeat(cameras, [len(part[1]) for part in parts], axis=0)
     distance = np.linalg.norm(ray, axis=1)
-    chosen = _choose(share * distance ** (2 - falloff), num_points, rng)
+    aim = np.where(ray[:, 2] > 0, UPWARD, 1.0)
+    chosen = _choose(share * aim * distance ** (2 - falloff), num_points, rng)
     ray, face, origin, distance = ray[chosen], face[chosen], origin[chosen], distance[chosen]
 
     corners = surface.corners[face]
