@@ -17,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
-import psycopg2
+import pg8000.dbapi
+import psutil
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -28,7 +30,7 @@ from tests.docker.compose_file import ROOT, read_compose
 pytestmark = pytest.mark.slow
 
 SECRETS = {
-    "POSTGRES_PASSWORD": "database-password",
+    "POSTGRES_PASSWORD": "database-p%40ss/word",  # what an address and a settings file could stumble over
     "S3_PASSWORD": "store-password",
     "MLFLOW_ADMIN_PASSWORD": "administrator-password",
     "MLFLOW_SECRET_KEY": "session-key",
@@ -50,11 +52,13 @@ class Team:
         url: Of MLflow.
         store: Of the S3 server.
         database: Port of PostgreSQL.
+        folder: Where its logs are.
     """
 
     url: str
     store: str
     database: int
+    folder: Path
 
     def ask(self, path: str, *, host: str | None = None, password: str | None = None) -> int:
         """Return the status that the server answers a GET with."""
@@ -107,10 +111,10 @@ def database() -> Iterator[int]:
 
 def connect(port: int, name: str) -> Any:
     try:
-        return psycopg2.connect(
-            host="127.0.0.1", port=port, user="mlflow", dbname=name, password=SECRETS["POSTGRES_PASSWORD"]
+        return pg8000.dbapi.connect(
+            "mlflow", host="127.0.0.1", port=port, database=name, password=SECRETS["POSTGRES_PASSWORD"]
         )
-    except psycopg2.OperationalError:
+    except (pg8000.dbapi.InterfaceError, pg8000.dbapi.DatabaseError):
         return None
 
 
@@ -137,7 +141,7 @@ def team(database: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Te
     store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     store.start()
     host, port = store.get_host_and_port()
-    team = Team(f"http://localhost:{free_port()}", f"http://{host}:{port}", database)
+    team = Team(f"http://localhost:{free_port()}", f"http://{host}:{port}", database, folder)
     services = read_compose(SECRETS)["services"]
 
     def here(text: str) -> str:
@@ -218,12 +222,22 @@ def test_a_stage_records_its_run_in_the_database_and_its_files_in_the_store(team
     assert {Path(item["Key"]).name for item in objects if run_id in item["Key"]} >= {"dataset.json", "failures.jsonl"}
 
 
+def test_passwords_are_in_no_log_and_no_list_of_processes(team: Team) -> None:
+    running = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert any(team.url.rpartition(":")[2] in " ".join(words) for words in running), "the server is among them"
+    logs = [file.read_text(errors="replace") for file in team.folder.glob("*.log")]
+    for name in ("POSTGRES_PASSWORD", "S3_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_SECRET_KEY"):
+        for text in (SECRETS[name], quote(SECRETS[name], safe="")):
+            assert not [words for words in running if any(text in word for word in words)], name
+            assert not [log for log in logs if text in log], name
+
+
 def finished_runs(team: Team) -> list[tuple[str, str, float]]:
     """Return id, place of the artefacts and number of objects of every finished run in the database."""
-    with connect(team.database, "mlflow") as connection, connection.cursor() as cursor:
+    with contextlib.closing(connect(team.database, "mlflow")) as connection:
+        cursor = connection.cursor()
         cursor.execute(
             "SELECT runs.run_uuid, artifact_uri, value FROM runs JOIN metrics ON metrics.run_uuid = runs.run_uuid "
             "WHERE runs.status = 'FINISHED' AND metrics.key LIKE '%objects'"
         )
-        rows: list[tuple[str, str, float]] = cursor.fetchall()
-    return rows
+        return [(run_id, artifacts, value) for run_id, artifacts, value in cursor.fetchall()]
