@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import convolve
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 
@@ -143,6 +145,21 @@ def test_jitter_and_dropout_are_bounded() -> None:
     fewer = augment(given, Augmentation(dropout=0.2, dropout_p=1.0), rng)
     assert len(fewer.coord) == 320
     np.testing.assert_array_equal(fewer.coord, given.coord[fewer.segment])
+
+
+def test_elastic_distortion_is_blurred_noise_between_grid_points() -> None:
+    coord, granularity, magnitude = points(300).coord, 0.5, 1.6
+    low = coord.min(0).astype(np.float64)
+    shape = ((coord.max(0) - low) // granularity).astype(int) + 3
+    axes = [np.linspace(x - granularity, x + granularity * (n - 2), n) for x, n in zip(low, shape, strict=True)]
+    noise = np.random.default_rng(5).standard_normal((3, *shape), dtype=np.float32)
+    moved = []
+    for part in noise:
+        for kernel in [(3, 1, 1), (1, 3, 1), (1, 1, 3)] * 2:
+            part = convolve(part, np.full(kernel, 1 / 3), mode="constant", cval=0)
+        moved.append(RegularGridInterpolator(axes, part)(coord))
+    found = elastic_distortion(coord, granularity, magnitude, np.random.default_rng(5))
+    np.testing.assert_allclose(found - coord, magnitude * np.stack(moved, axis=1), atol=2e-5)
 
 
 def test_elastic_distortion_is_smooth_and_scales_with_its_magnitude() -> None:
