@@ -81,7 +81,7 @@ def _clouds(inputs: Records) -> Iterator[tuple[str, str, int, SceneCloud]]:
 def draw_layer(cloud: SceneCloud, layer: Layer, size: int) -> UInt8[np.ndarray, "h w 3"]:
     """Return a picture of a scene seen from above and aside, without near walls and what is above ``CUT``."""
     low, high = _bounds(cloud.coord)
-    center, radius = (low + high) / 2, np.float32(max(np.linalg.norm(high - low) / 2, 1e-6))
+    center, radius = (low + high) / 2, np.float32(np.linalg.norm(high - low) / 2 + 1e-6)
     coord = cloud.coord if layer.coord is None else layer.coord
     near = (coord[:, 0] > high[0] - NEAR) | (coord[:, 1] < low[1] + NEAR)  # CAMERA stands at +x, -y
     kept = np.flatnonzero((coord[:, 2] <= high[2]) & ~(near & (coord[:, 2] > low[2] + NEAR)))
