@@ -15,10 +15,7 @@ _SIGNS = ((1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0))  # counter-clockwi
 
 def box_corners(boxes: Float[Tensor, "*batch n 7"]) -> Float[Tensor, "*batch n 8 3"]:
     """Return the corners: four of the lower face counter-clockwise, then those above them."""
-    flat = _footprints(boxes)
-    bottom, top = boxes[..., 2] - boxes[..., 5] / 2, boxes[..., 2] + boxes[..., 5] / 2
-    faces = [torch.cat([flat, z[..., None, None].expand(*flat.shape[:-1], 1)], dim=-1) for z in (bottom, top)]
-    return torch.cat(faces, dim=-2)
+    return box_places(boxes, boxes.new_tensor([(x, y, z) for z in (-1.0, 1.0) for x, y in _SIGNS]))
 
 
 def axis_aligned(boxes: Float[Tensor, "*batch n 7"]) -> Float[Tensor, "*batch n 7"]:
@@ -104,6 +101,20 @@ def points_in_boxes(
     return inside.all(-1) & (offset[..., 2].abs() <= boxes[..., 5].unsqueeze(-2) / 2)
 
 
+def along_box(coord: Float[Tensor, "*batch n 3"], boxes: Float[Tensor, "*batch n 7"]) -> Float[Tensor, "*batch n 3"]:
+    """Return points relative to the centre of their box, one box per point, along the box's own axes."""
+    offset = coord - boxes[..., :3]
+    return torch.cat([_turned_back(offset[..., :2], boxes[..., 6]), offset[..., 2:]], dim=-1)
+
+
+def box_places(boxes: Float[Tensor, "*batch n 7"], where: Float[Tensor, "k 3"]) -> Float[Tensor, "*batch n k 3"]:
+    """Return points of boxes, given along the boxes' own axes: 0 is the centre, 1 and -1 are the faces."""
+    local = boxes[..., None, 3:6] / 2 * where
+    cos, sin = boxes[..., 6, None].cos(), boxes[..., 6, None].sin()
+    x, y, z = local.unbind(-1)
+    return boxes[..., None, :3] + torch.stack([x * cos - y * sin, x * sin + y * cos, z], dim=-1)
+
+
 def count_points_in_boxes(
     coord: Float[Tensor, "*batch p 3"], boxes: Float[Tensor, "*batch n 7"]
 ) -> Int[Tensor, "*batch n"]:
@@ -114,10 +125,7 @@ def count_points_in_boxes(
 
 def _footprints(boxes: Float[Tensor, "*batch n 7"]) -> Float[Tensor, "*batch n 4 2"]:
     """Return the corners seen from above, counter-clockwise."""
-    half = boxes[..., None, 3:5] / 2 * boxes.new_tensor(_SIGNS)
-    cos, sin = boxes[..., 6, None].cos(), boxes[..., 6, None].sin()
-    turned = torch.stack([half[..., 0] * cos - half[..., 1] * sin, half[..., 0] * sin + half[..., 1] * cos], dim=-1)
-    return boxes[..., None, :2] + turned
+    return box_places(boxes, boxes.new_tensor([(x, y, 0.0) for x, y in _SIGNS]))[..., :2]
 
 
 def _turned_back(offset: Float[Tensor, "*rows 2"], heading: Float[Tensor, "*any"]) -> Float[Tensor, "*rows 2"]:

@@ -33,7 +33,11 @@ VALUES: dict[str, Any] = {
     "momentum": {"start": 0.5, "factor": 0.5, "every_epochs": 1, "floor": 0.001},
     "keep": {"nms_iou": 0.25, "min_objectness": 0.05, "min_points": 5},
 }  # fmt: skip
-DETR = {"epochs": 1, "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16}, "momentum": None}
+DETR: dict[str, Any] = {
+    "epochs": 1,
+    "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16},
+    "momentum": None,
+}
 ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "pointnet2": ("pointnet2_tiny", {"num_seeds": 32, "width": 16}),
     "detr": ("detr", {"dim": 16, "num_tokens": 16, "num_neighbors": 8}),
@@ -110,9 +114,14 @@ def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
     assert set(arrays["box_scene"]) <= {0, 1, 2}
 
 
-@pytest.mark.parametrize(("detector", "encoder"), [("3detr", "detr"), ("3detr_m", "detr_masked")])
-def test_transformers_are_trained_and_tested(workspace: Path, detector: str, encoder: str) -> None:
-    result = run(workspace, detector, detector=detector, encoder=encoder, seeds=[0], **DETR)
+@pytest.mark.parametrize(
+    ("detector", "encoder", "changed"),
+    [("3detr", "detr", DETR), ("3detr_m", "detr_masked", DETR), ("h3dnet", "pointnet2", {"epochs": 1})],
+)
+def test_other_detectors_are_trained_and_tested(
+    workspace: Path, detector: str, encoder: str, changed: dict[str, Any]
+) -> None:
+    result = run(workspace, detector, detector=detector, encoder=encoder, seeds=[0], **changed)
     assert result["protocol"]["detector"] == detector
     assert np.isfinite(result["runs"][0]["loss"])
 

@@ -1,4 +1,4 @@
-"""Task ``detection``: boxes around the objects of scenes, with VoteNet, 3DETR or 3DETR-m, over seeds."""
+"""Task ``detection``: boxes around the objects of scenes, with VoteNet, H3DNet, 3DETR or 3DETR-m, over seeds."""
 
 import time
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ class DetectionParams(TuningParams):
     """Detection of objects in prepared scenes with boxes."""
 
     task: Literal["detection"]
-    detector: Literal["votenet", "3detr", "3detr_m"]
+    detector: Literal["votenet", "h3dnet", "3detr", "3detr_m"]
     detector_args: EncoderArgs = Field(description="sizes to change, e.g. num_proposals or num_queries")
     num_headings: int = Field(ge=1, description="parts of the circle; 1 makes all boxes axis-aligned")
     seeds: list[int] = Field(min_length=1, description="one run per seed: detector, order of data, points")

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pointloom.models.seeds import SeedEncoder
     from pointloom.structures import Detector
 
+NUM_TOWERS = 4
+"""Encoders of H3DNet, all with the pre-trained weights."""
+
 
 def build_detector(
     name: str,
@@ -25,7 +28,7 @@ def build_detector(
     """Build a detector; all but the encoder is drawn from the current seed.
 
     Args:
-        name: ``votenet``, ``3detr`` or ``3detr_m``.
+        name: ``votenet``, ``h3dnet``, ``3detr`` or ``3detr_m``.
         encoder: Folder of the encoder.
         encoder_args: Builder arguments of the encoder to change.
         detector_args: Arguments of the detector to change.
@@ -38,12 +41,12 @@ def build_detector(
     """
     from pointloom.errors import ParamsError
 
-    seeds = tuned_seed_encoder(encoder, encoder_args)
-    if freeze_encoder:
-        seeds.requires_grad_(False)
-    _check_attention(name, seeds)
+    towers = [tuned_seed_encoder(encoder, encoder_args) for _ in range(NUM_TOWERS if name == "h3dnet" else 1)]
+    for tower in towers:
+        tower.requires_grad_(not freeze_encoder)
+    _check_attention(name, towers[0])
     try:
-        return _build(name, seeds, mean_sizes=mean_sizes, num_headings=num_headings, args=detector_args)
+        return _build(name, towers, mean_sizes=mean_sizes, num_headings=num_headings, args=detector_args)
     except (TypeError, ValueError) as error:
         raise ParamsError(f"finetune: detector {name!r} cannot be built with {detector_args}: {error}") from error
 
@@ -81,16 +84,19 @@ def _check_attention(name: str, encoder: "SeedEncoder") -> None:
 
 
 def _build(
-    name: str, encoder: "SeedEncoder", *, mean_sizes: "torch.Tensor", num_headings: int, args: dict[str, Any]
+    name: str, towers: "list[SeedEncoder]", *, mean_sizes: "torch.Tensor", num_headings: int, args: dict[str, Any]
 ) -> "Detector":
     from pointloom.models.detr3d import Detr3d
     from pointloom.models.detr_loss import AXIS_ALIGNED, ORIENTED
+    from pointloom.models.h3dnet import H3dNet
     from pointloom.models.votenet import VoteNet
 
+    if name == "h3dnet":
+        return H3dNet(towers, mean_sizes=mean_sizes, num_headings=num_headings, **args)
     if name == "votenet":
-        return VoteNet(encoder, mean_sizes=mean_sizes, num_headings=num_headings, **args)
+        return VoteNet(towers[0], mean_sizes=mean_sizes, num_headings=num_headings, **args)
     return Detr3d(
-        encoder,
+        towers[0],
         num_classes=len(mean_sizes),
         num_headings=num_headings,
         weights=AXIS_ALIGNED if num_headings == 1 else ORIENTED,
