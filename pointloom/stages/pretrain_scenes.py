@@ -117,4 +117,4 @@ def _write_samples(path: Path, method: "SceneMethod", store: "SceneStore", param
         "color": (color * 255).round().to(torch.uint8).numpy(),
         "offset": np.cumsum([len(batch.coord) for batch in batches]),
     }
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
