@@ -64,7 +64,8 @@ class Steps:
         self.cluster = cluster
         # KFP knows the folder of raw shapes, not what is in it: a cached store could be that of other files.
         self.cached = CACHED if params["prepare"]["source"] == "synthetic" else CACHED[1:]
-        self.shards = cluster.shards if params["prepare"]["source"] not in SCENE_SOURCES else {}
+        split = params["prepare"]["source"] not in SCENE_SOURCES
+        self.shards: dict[str, int] = {stage: count for stage, count in cluster.shards.items() if split}
         self.tag = tag
         self.arguments = arguments
         self.gathered: dict[str, tuple[type[Artifact], Any]] = {}

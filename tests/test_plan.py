@@ -128,12 +128,14 @@ def test_command_prints_a_plan_from_rates_that_were_given(tmp_path: Path) -> Non
 def test_real_short_runs_give_rates_for_the_data_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
     wanted = ("prepare", "render", "caption", "embed", "align")
-    params = SMOKE | {"caption": {"offline": SMOKE["caption"]["offline"] | {"views": "gone"}}}
+    blip2 = yaml.safe_load(template("profiles/multimodal/paper.yaml"))["caption"]["blip2"]
+    monkeypatch.setenv("POINTLOOM_MODELS", str(tmp_path / "models"))
+    params = SMOKE | {"caption": {"offline": blip2}}
     lines: list[str] = []
     found = measure(params, tmp_path, tell=lines.append, stages=wanted, sizes=(20, 40))
     assert set(found.rates) == {"prepare", "render.views"}
     assert set(found.missing) == {"caption.offline", "embed.offline", "align.align"}
-    assert "no views here" in found.missing["caption.offline"]
+    assert "no weights at" in found.missing["caption.offline"]
     assert all(rate.unit_s > 0 and rate.unit_bytes > 0 and not rate.gpu for rate in found.rates.values())
     size = sum(path.stat().st_size for path in (tmp_path / "40/data/objects").rglob("*") if path.is_file())
     rate = found.rates["prepare"]

@@ -5,6 +5,7 @@ Radford et al., 2021; OpenCLIP: Cherti et al., 2023. Weights come from a file or
 
 import json
 import logging
+import pickle
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_UNUSABLE = (RuntimeError, ValueError, OSError, KeyError, AssertionError, pickle.UnpicklingError)
+"""What weights raise that do not fit (open_clip asserts shapes), are damaged, or would run code."""
+
 _ARCHIVE_KEYS = {"input_resolution", "context_length", "vocab_size"}
 
 
@@ -194,7 +198,7 @@ def _from_file(
 def _build(open_clip: Any, name: str, *, path: Path, **options: Any) -> Any:
     try:
         return open_clip.create_model(name, precision="fp32", device="cpu", require_pretrained=True, **options)
-    except (RuntimeError, ValueError, OSError, KeyError, AssertionError) as error:  # open_clip asserts shapes
+    except _UNUSABLE as error:
         raise CheckpointError(f"{path}: the weights cannot be loaded into {name}: {error}") from error
 
 
@@ -206,5 +210,8 @@ def _is_openai_archive(path: Path) -> bool:
         scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
     if scripted:
         return True
-    state = torch.load(path, map_location="meta", weights_only=True)
+    try:
+        state = torch.load(path, map_location="meta", weights_only=True)
+    except _UNUSABLE as error:
+        raise CheckpointError(f"{path}: no weights of torch, or some that would run code: {error}") from error
     return isinstance(state, dict) and set(state) >= _ARCHIVE_KEYS

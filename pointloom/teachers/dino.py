@@ -1,5 +1,6 @@
 """DINOv2 through transformers: the class token of a self-supervised vision transformer (Oquab et al., 2023)."""
 
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def _load_model(transformers: Any, path: Path) -> Any:
         model, report = transformers.AutoModel.from_pretrained(
             path, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:  # the last: it would run code
         raise CheckpointError(
             f"{path}: no complete model (config.json and model.safetensors) here ({error}); "
             "download the whole repository"

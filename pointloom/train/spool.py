@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import yaml
 
@@ -74,7 +74,8 @@ class RunStart:
 def tracking_target(workspace: Path) -> TrackingTarget | None:
     """Return where to record: ``MLFLOW_TRACKING_URI``, else the ``tracking_uri`` of ``workspace.yaml``, else None.
 
-    A relative sqlite path is taken relative to the workspace.
+    A relative sqlite path is taken relative to the workspace. Name and password in the address of a server are put
+    where MLflow's client looks for them, so that the address can be written down and shown.
     """
     settings: dict[str, Any] = {}
     file = workspace / "workspace.yaml"
@@ -89,6 +90,11 @@ def tracking_target(workspace: Path) -> TrackingTarget | None:
         database = (workspace.absolute() / uri.removeprefix("sqlite:///")).resolve()
         uri = f"sqlite:///{database}"
         artifact_root = str(database.parent / "mlartifacts")
+    parts = urlsplit(uri)
+    if parts.scheme in {"http", "https"} and parts.password:
+        os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username or ""))
+        os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password))
+        uri = without_login(uri, uri)
     return TrackingTarget(uri=uri, experiment=experiment, artifact_root=artifact_root)
 
 
