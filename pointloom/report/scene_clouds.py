@@ -25,6 +25,8 @@ COLORS = (
 HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """From little to much; dark to light also without colours."""
 
+LEAST_BOXES = 5  # predicted ones that are shown where there are fewer true ones
+
 Color = tuple[int, int, int]
 
 
@@ -71,6 +73,8 @@ def result_clouds(arrays: Arrays, *, classes: Sequence[str], box_classes: Sequen
         plain = arrays["color"][start:stop].astype(np.uint8)
         true_boxes = _boxes(arrays, place, "true", box_classes, TRUE_BOX)
         found = _boxes(arrays, place, "box", box_classes, PREDICTED_BOX)
+        if "true_scene" in arrays and "box_score" in arrays:
+            found = found[: max(len(true_boxes), LEAST_BOXES)]
         layers = []
         if {"label", "prediction"} <= arrays.keys():
             label, prediction = (arrays[key][start:stop].astype(np.int64) for key in ("label", "prediction"))
@@ -80,7 +84,7 @@ def result_clouds(arrays: Arrays, *, classes: Sequence[str], box_classes: Sequen
             both = {"true": TRUE_BOX, "predicted": PREDICTED_BOX}
             layers += [
                 Layer("true boxes", pale, boxes=true_boxes, legend={"true": TRUE_BOX}),
-                Layer("predicted boxes", pale, boxes=found, legend={"predicted": PREDICTED_BOX}),
+                Layer(f"predicted boxes (best {len(found)})", pale, boxes=found, legend={"predicted": PREDICTED_BOX}),
                 Layer("true and predicted boxes", pale, boxes=true_boxes + found, legend=both),
             ]
         yield SceneCloud(str(arrays["name"][place]), coord, (*layers, Layer("colours", plain)))
@@ -157,11 +161,13 @@ def _reconstruction(seen: Float32[np.ndarray, "v 3"], predicted: Float32[np.ndar
 def _boxes(
     arrays: Arrays, place: int, kind: str, classes: Sequence[str], color: Color
 ) -> tuple[tuple[np.ndarray, Color, str], ...]:
-    """Return the boxes of one scene; ``kind`` is ``true`` or ``box``."""
+    """Return the boxes of one scene, the best first where they have scores; ``kind`` is ``true`` or ``box``."""
     keys = [f"{kind}_{name}" for name in ("scene", "center", "size", "heading", "label")]
     if not set(keys) <= arrays.keys():
         return ()
     rows = np.flatnonzero(arrays[keys[0]] == place)
+    if kind == "box" and "box_score" in arrays:
+        rows = rows[np.argsort(-arrays["box_score"][rows], kind="stable")]
     center, size, heading, label = (arrays[key][rows] for key in keys[1:])
     corners = box_corners(center.astype(np.float64), size.astype(np.float64), heading.astype(np.float64))
     words = [classes[i] if 0 <= i < len(classes) else str(i) for i in label.tolist()]

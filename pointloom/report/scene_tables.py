@@ -97,19 +97,19 @@ def _row(
         "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
         "baseline": base.name if base else None,
         "is_baseline": base is result,
-        "classes": _mean_classes(runs),
+        "classes": _class_spreads(runs),
     }
 
 
-def _mean_classes(runs: list[Row]) -> dict[str, float]:
-    """Return the mean score of every class that all runs have; of several scores the first."""
+def _class_spreads(runs: list[Row]) -> dict[str, Row]:
+    """Return mean and deviation of every class's score over the runs that have one; of several scores the first."""
     found: dict[str, list[float]] = {}
     for run in runs:
         for name, value in (run.get("classes") or {}).items():
             score = next(iter(value.values()), None) if isinstance(value, dict) else value
             if score is not None:
                 found.setdefault(name, []).append(float(score))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+    return {name: asdict(over) for name, values in found.items() if (over := spread(values))}
 
 
 def _difference(

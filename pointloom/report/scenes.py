@@ -4,7 +4,8 @@
 ``offset`` (s,) ends of the scenes, ``name`` (s,); ``label`` and ``prediction`` (n,), -1 where unknown; predicted boxes
 ``box_scene`` (k,) place of the scene, ``box_center`` and ``box_size`` (k, 3), ``box_heading``, ``box_label`` and
 ``box_score`` (k,); true ones ``true_scene``, ``true_center``, ``true_size``, ``true_heading``, ``true_label``.
-Labels are places in ``data.classes`` and ``data.box_classes`` of its ``result.json``.
+Labels are places in ``data.classes`` of its ``result.json``; those of boxes in ``data.box_classes`` where it has them.
+Of the predicted boxes those with the best scores are shown, as many as there are true ones.
 
 ``scene_samples.npz`` in the folder of an encoder: ``coord``, ``color``, ``offset`` and, if known, ``name`` as above;
 any of ``statistic`` (n,) how informative, ``visible`` (n,) bool, ``reconstruction`` (m, 3) of the hidden points with

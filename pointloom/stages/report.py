@@ -103,7 +103,7 @@ def report(
         run.summary(scene_metrics(content) if of_scenes else headline_metrics(content))
         run.log_artifact(report / "report.html", folder="report")
         run.log_artifact(report / "report.json", folder="report")
-        if not of_scenes:
+        if (report / "thumbnails").is_dir():
             run.log_artifact(report / "thumbnails", folder="report/thumbnails")
 
 

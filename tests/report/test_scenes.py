@@ -84,6 +84,14 @@ def test_boxes_go_to_their_scene_with_words_and_scores() -> None:
     assert len(second["true and predicted boxes"].boxes) == 3
 
 
+def test_of_many_predicted_boxes_the_best_are_shown() -> None:
+    arrays = boxed(room_arrays())
+    score = np.linspace(0.1, 0.9, 40, dtype="f4")
+    many = {key: np.repeat(arrays[key], 40, axis=0) for key in arrays if key.startswith("box_")}
+    _, second = layers_of(arrays | many | {"box_score": score})
+    assert [word for _, _, word in second["predicted boxes"].boxes] == [f"chair {s:.2f}" for s in score[:-6:-1]]
+
+
 def test_corners_of_a_box_are_those_computed_by_hand() -> None:
     quarter = box_corners(np.array([[1.0, 2.0, 3.0]]), np.array([[4.0, 2.0, 6.0]]), np.array([np.pi / 2]))[0]
     expected = [(2, 0), (2, 4), (0, 4), (0, 0)]  # the long side along y
