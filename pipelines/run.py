@@ -95,7 +95,9 @@ def runner(folder: Path, source: Path, tracking_uri: str | None) -> local.Docker
 def here(cluster: Cluster) -> Cluster:
     """Return a cluster without what only a cluster has: registry, volume, secrets, webhook, addresses, lost nodes."""
     images = cluster.images.model_copy(update={"registry": "", "pull_secrets": []})
-    classes = {name: size.model_copy(update={"retries": 0}) for name, size in cluster.classes.items()}
+    classes = {
+        name: size.model_copy(update={"retries": 0, "gpus": 0, "nodes": 1}) for name, size in cluster.classes.items()
+    }
     left_out: dict[str, Any] = {"storage": None, "shards": {}, "env": {}, "secrets": [], "webhook": None}
     return cluster.model_copy(update={"images": images, "classes": classes, **left_out})
 
