@@ -17,6 +17,7 @@ from pointloom.run import disk_needed
 from pointloom.services import check_kubeflow, check_remotes, check_tracking_server
 from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
+from pointloom.training_checks import check_devices, check_state, check_train_jobs
 from pointloom.ui import choose_port
 from pointloom.workspace import Workspace, open_workspace
 
@@ -39,9 +40,11 @@ def examine(folder: Path) -> Iterator[Check]:
     yield _cores()
     yield _allocator()
     yield _shared_memory()
+    yield from check_devices()
     yield _port()
     yield from _docker()
     yield from _kubeflow()
+    yield from check_train_jobs()
     yield from _workspace(folder)
 
 
@@ -127,7 +130,8 @@ def _shared_memory() -> Check:
     total = shutil.disk_usage(folder).total
     small = total < 1e9
     text = f"/dev/shm has {total / 1e9:.1f} GB"
-    return Check("info" if small else "ok", "shared memory", f"{text}; in Docker give --shm-size 2g" if small else text)
+    hint = "in Docker give --shm-size 2g, on a cluster see shm in pipelines/cluster.yaml"
+    return Check("info" if small else "ok", "shared memory", f"{text}; {hint}" if small else text)
 
 
 def _port() -> Check:
@@ -172,6 +176,7 @@ def _workspace(folder: Path) -> Iterator[Check]:
         yield Check("info", "workspace", str(error))
         return
     yield Check("ok", "workspace", str(workspace.folder))
+    yield check_state(workspace.folder)
     if workspace.source.is_dir():
         yield Check("ok", "raw shapes", str(workspace.source))
     else:
