@@ -1,0 +1,122 @@
+"""Probes of frozen scene features as a stage: records, determinism, what cannot work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pointloom.data.scene_store import write_scenes
+from pointloom.data.scenes import Scene, SceneBoxes, Sentence
+from pointloom.errors import DataError, ParamsError
+from pointloom.report.scene_tables import PROTOCOLS
+from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
+from pointloom.stages.probe import probe
+from pointloom.stages.probe_scenes import SceneProbeParams
+
+CLASSES = ("floor", "red", "blue")
+HEADS = {"epochs": 4, "lr": 0.02}
+VALUES: dict[str, Any] = {
+    "task": "scenes", "encoder": "scratch", "seeds": [0], "fractions": [1.0, 0.5], "points_per_scene": 400,
+    "precision": "fp32", "linear": HEADS, "nearest": "cosine",
+    "instances": HEADS | {"ignored": ["floor"], "radius": 0.1, "smallest": 20},
+    "grounding": HEADS | {"text": "bag_of_words", "dim": 16, "batch_size": 4},
+}  # fmt: skip
+
+
+def scene(number: int, split: str, *, labelled: bool = True) -> Scene:
+    """A floor with a red and a blue block, and a sentence about each."""
+    rng = np.random.default_rng(number)
+    floor = np.column_stack([rng.uniform(-1, 1, (300, 2)), np.zeros(300)])
+    center = np.array([[-0.5, 0.5, 0.2], [0.5, -0.5, 0.2]]) * rng.choice([-1, 1])
+    center[:, 2] = 0.2
+    blocks = [middle + rng.uniform(-0.2, 0.2, (150, 3)) for middle in center]
+    segment = np.repeat([0, 1, 2], [300, 150, 150]).astype(np.int16)
+    color = np.array([[90, 90, 90], [220, 30, 30], [30, 30, 220]], dtype=np.uint8)[segment]
+    if not labelled:
+        segment = np.full_like(segment, -1)
+    return Scene(
+        name=f"room{number}",
+        coord=np.concatenate([floor, *blocks]).astype(np.float32),
+        color=color,
+        normal=None,
+        segment=segment,
+        instance=np.repeat([-1, 4, 7], [300, 150, 150]).astype(np.int32),
+        boxes=SceneBoxes(
+            center=center.astype(np.float32),
+            size=np.full((2, 3), 0.4, dtype=np.float32),
+            heading=np.zeros(2, dtype=np.float32),
+            label=np.array([0, 1]),
+            instance=np.array([4, 7]),
+        ),
+        sentences=(Sentence("the red block", 4, True), Sentence("the blue block", 7, True)),
+        split=split,
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "scratch"
+    params = {"method": "untrained", "encoder": "hunet_tiny", "encoder_args": {}, "num_points": 512, "seed": 0}
+    write_untrained(UntrainedParams.model_validate(params), folder)
+    return folder
+
+
+def store(folder: Path, scenes: list[Scene]) -> Path:
+    write_scenes(folder, scenes, classes=CLASSES, box_classes=("red", "blue"), source="test", settings={})
+    return folder
+
+
+def run(data: Path, encoder: Path, base: Path, name: str = "random", **changes: Any) -> dict[str, Any]:
+    params = SceneProbeParams.model_validate(VALUES | changes)
+    folder = base / name
+    probe(params, dataset=data, encoder=encoder, result=folder, metrics=base / f"{name}.json", state=base / "state")
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return store(tmp_path / "data", [scene(i, "train" if i < 4 else "test") for i in range(6)])
+
+
+def test_every_protocol_leaves_a_record_per_seed_and_share_and_a_second_run_the_same(
+    data: Path, encoder: Path, tmp_path: Path
+) -> None:
+    found = run(data, encoder, tmp_path)
+    kinds = [(record["protocol"], record["fraction"]) for record in found["runs"]]
+    assert kinds == [(p, f) for f in (1.0, 0.5) for p in ("linear", "nearest", "instances", "grounding")]
+    assert {p for p, _ in kinds} <= set(PROTOCOLS)
+    by_name = {r["protocol"]: r for r in found["runs"] if r["fraction"] == 1.0}
+    assert by_name["linear"]["oa"] > 80  # colours tell the classes, random features keep them
+    assert by_name["grounding"]["chance"] == 50
+    assert by_name["grounding"]["sentences"] == 4
+    with np.load(tmp_path / "random" / "predictions.npz") as kept:
+        assert kept["confusion"].shape == (8, 2, 3, 3)
+        assert kept["confusion"][0].sum() == 1200
+    with np.load(tmp_path / "random" / "scenes.npz") as shown:
+        assert shown["coord"].shape == (1200, 3)
+        assert shown["offset"].tolist() == [600, 1200]
+    assert run(data, encoder, tmp_path, "again")["runs"] == found["runs"]
+
+
+def test_protocols_can_be_left_out(data: Path, encoder: Path, tmp_path: Path) -> None:
+    found = run(data, encoder, tmp_path, linear=None, instances=None, grounding=None, fractions=[1.0])
+    assert [record["protocol"] for record in found["runs"]] == ["nearest"]
+
+
+def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:
+    instances = VALUES["instances"] | {"ignored": ["flor"]}
+    with pytest.raises(ParamsError, match="flor"):
+        run(data, encoder, tmp_path, instances=instances)
+    assert not (tmp_path / "random").exists()
+
+
+def test_scenes_without_labels_or_test_split_are_refused(encoder: Path, tmp_path: Path) -> None:
+    bare = store(tmp_path / "bare", [scene(0, "train", labelled=False), scene(1, "test")])
+    with pytest.raises(DataError, match="labelled training scenes"):
+        run(bare, encoder, tmp_path)
+    alone = store(tmp_path / "alone", [scene(0, "train")])
+    with pytest.raises(DataError, match="no test scene"):
+        run(alone, encoder, tmp_path)
