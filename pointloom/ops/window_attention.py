@@ -1,11 +1,15 @@
 """Exact attention within a window that slides along a sequence, for sequences of different lengths."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-_CHUNK = 1024  # queries that are answered at once
+_CHUNK = 512  # queries that are answered at once
 
 
 def window_attention(
@@ -19,7 +23,8 @@ def window_attention(
 ) -> Float[Tensor, "n h d"]:
     """Let every element attend to those at most ``reach`` places before or behind it in its own sequence.
 
-    Memory is bounded by a chunk of queries times the keys that it can reach.
+    Memory beside input and output is that of a chunk of queries times the keys that it can reach. Torch has no CPU
+    kernel that drops attention weights without keeping them for the backward pass: there they are computed again.
 
     Args:
         query: One vector per head and element, the sequences one after the other.
@@ -29,12 +34,15 @@ def window_attention(
         reach: Half the window (512 for a window of 1,024).
         dropout: Share of attention weights that are dropped.
     """
+    attend: Callable[..., Tensor] = _attend
+    if dropout > 0 and torch.is_grad_enabled() and query.device.type == "cpu":
+        attend = partial(checkpoint, _attend, use_reentrant=False)
     parts, start = [], 0
     for end in offset.tolist():  # sequences are ragged
         for first in range(start, end, _CHUNK):
             last = min(first + _CHUNK, end)
             low, high = max(start, first - reach), min(end, last + reach)
-            parts.append(_attend(query[first:last], key[low:high], value[low:high], first - low, reach, dropout))
+            parts.append(attend(query[first:last], key[low:high], value[low:high], first - low, reach, dropout))
         start = end
     return torch.cat(parts)
 

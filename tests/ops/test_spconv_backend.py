@@ -47,7 +47,7 @@ def test_a_missing_package_and_unknown_names_are_explained(monkeypatch: pytest.M
     arguments = (torch.randn(chosen.num_source, 2), torch.randn(2, 2, 2, 2, 2), chosen)
     monkeypatch.setattr(spconv_backend, "import_module", absent)
     monkeypatch.setenv("POINTLOOM_SPARSE_BACKEND", "spconv")
-    with pytest.raises(BackendError, match="needs the package spconv .* pip install spconv"):
+    with pytest.raises(BackendError, match=r"needs the package spconv .* pip install spconv"):
         sparse_convolution(*arguments)
     with pytest.raises(BackendError, match="unknown backend 'minkowski' of sparse convolutions; known: torch, spconv"):
         sparse_convolution(*arguments, backend="minkowski")
