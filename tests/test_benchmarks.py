@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic."""
 
 from benchmarks.run_all import compare_tables
+from benchmarks.sparse import corner
 from benchmarks.step import Run, compare
 
 
@@ -19,3 +20,9 @@ def test_a_step_is_compared_with_the_reference_path_of_its_model() -> None:
     fast = Run(model="Point-MAE", variant="float32", steps_s=[2.0, 2.0], peak_gib=1.0, **parts)
     row = compare([plain, fast])[1]
     assert (row["ratio"], row["lowest"], row["highest"], row["memory"]) == (2.0, 2.0, 3.0, 0.5)
+
+
+def test_the_corner_of_a_room_has_the_voxels_it_says() -> None:
+    """A floor and two walls share three edges, and those one corner."""
+    assert len(corner(1.0).coord) == 200 * 200 + 2 * 200 * 120 - 200 - 200 - 120 + 1 == 87_481
+    assert len(corner(0.25).coord) == 100 * 100 + 2 * 100 * 60 - 100 - 100 - 60 + 1
