@@ -11,8 +11,7 @@ import pytest
 from pointloom.data.scene_store import write_scenes
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
-from pointloom.stages.pretrain import pretrain
-from pointloom.stages.pretrain_methods import UntrainedParams
+from pointloom.stages.pretrain_methods import UntrainedParams, write_untrained
 from pointloom.stages.read_params import validate
 from pointloom.stages.signature import read_signature
 from pointloom.tasks.detection_scores import FoundBoxes, TrueBoxes, detection_scores
@@ -34,10 +33,8 @@ VALUES: dict[str, Any] = {
     "keep": {"nms_iou": 0.25, "min_objectness": 0.05, "min_points": 5},
 }  # fmt: skip
 DETR: dict[str, Any] = {
-    "epochs": 1,
-    "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16},
-    "momentum": None,
-}
+    "epochs": 1, "momentum": None, "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16}
+}  # fmt: skip
 ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "pointnet2": ("pointnet2_tiny", {"num_seeds": 32, "width": 16}),
     "detr": ("detr", {"dim": 16, "num_tokens": 16, "num_neighbors": 8}),
@@ -58,10 +55,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     for name, (builder, args) in ENCODERS.items():
         params = UntrainedParams(method="untrained", encoder=builder, encoder_args=args, num_points=256, seed=0)
-        pretrain(
-            params, dataset=root / "data", encoder=root / "models" / name, metrics=root / f"{name}.json",
-            state=root / "state",
-        )  # fmt: skip
+        write_untrained(params, root / "models" / name)
     return root
 
 
@@ -116,7 +110,11 @@ def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
 
 @pytest.mark.parametrize(
     ("detector", "encoder", "changed"),
-    [("3detr", "detr", DETR), ("3detr_m", "detr_masked", DETR), ("h3dnet", "pointnet2", {"epochs": 1})],
+    [
+        ("3detr", "detr", DETR),
+        pytest.param("3detr_m", "detr_masked", DETR, marks=pytest.mark.slow),
+        pytest.param("h3dnet", "pointnet2", {"epochs": 1}, marks=pytest.mark.slow),
+    ],
 )
 def test_other_detectors_are_trained_and_tested(
     workspace: Path, detector: str, encoder: str, changed: dict[str, Any]
