@@ -60,7 +60,8 @@ def scene_blocks(inputs: Records, album: Album) -> list[Content]:
 def scene_entries(inputs: Records) -> list[Content]:
     """Return the scenes of the viewer with all their layers."""
     return [
-        {"group": f"{name} ({'pre-training' if kind == 'pretrain' else kind})", "title": cloud.title} | _packed(cloud)
+        {"group": f"{name} ({'pre-training' if kind == 'pretrain' else kind})", "title": f"{cloud.title} · {name}"}
+        | _packed(cloud)
         for name, kind, _, cloud in _clouds(inputs)
     ]
 
