@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pointloom._version import __version__
+from pointloom.cluster_checks import check_kubectl, check_login, check_parts
 from pointloom.errors import ParamsError, PointloomError, WorkspaceError
 from pointloom.examination import Check
 from pointloom.render.egl import EGL_HINT
@@ -43,6 +44,8 @@ def examine(folder: Path) -> Iterator[Check]:
     yield from check_devices()
     yield _port()
     yield from _docker()
+    yield check_kubectl()
+    yield from check_login()
     yield from _kubeflow()
     yield from check_train_jobs()
     yield from _workspace(folder)
@@ -184,6 +187,7 @@ def _workspace(folder: Path) -> Iterator[Check]:
     yield from _params_and_disk(workspace)
     yield _tracking(workspace.folder)
     yield from check_remotes(workspace.folder)
+    yield from check_parts(workspace.folder / "state")
 
 
 def _params_and_disk(workspace: Workspace) -> Iterator[Check]:
