@@ -95,13 +95,13 @@ class Distill(nn.Module):
         self.mask_ratio = mask_ratio
         self.local_target = local_target
         self.local_weight = local_weight
-        self.local_decoder: MaskedDecoder | HierarchicalDecoder | None = None
         self.global_decoder: GlobalDecoder | PooledHead | None = None
-        if local_target != "none":
-            self._add_local_decoder(decoder_depth, decoder_heads, shuffle=shuffle)
+        self.local_decoder = (
+            self._build_local(decoder_depth, decoder_heads, shuffle) if local_target != "none" else None
+        )
         if isinstance(student, PointM2AEEncoder):
-            finer = isinstance(self.local_decoder, HierarchicalDecoder) and self.local_decoder.skip
-            student.norms[: -1 - finer].requires_grad_(False)  # nobody reads the tokens of these scales
+            skips = isinstance(self.local_decoder, HierarchicalDecoder) and self.local_decoder.skip
+            student.norms[: -2 if skips else -1].requires_grad_(False)  # nobody reads the tokens of these scales
         if global_term and global_depth == 0:
             self.global_decoder = PooledHead(student.global_dim, out_dim=teacher.global_dim)
         elif global_term:
@@ -110,18 +110,17 @@ class Distill(nn.Module):
             )
         self.train()
 
-    def _add_local_decoder(self, depth: int, num_heads: int, *, shuffle: bool) -> None:
-        """Add the local decoder and the layer behind it."""
+    def _build_local(self, depth: int, num_heads: int, shuffle: bool) -> MaskedDecoder | HierarchicalDecoder:
+        """Return the local decoder, and add the layer behind it."""
         student, dim, sizes = self.encoder, self.encoder.dims[-1], self.encoder.cut[1]
         if isinstance(student, PointM2AEEncoder) and self.local_target == "points":
             dims = tuple(student.dims[-2:])[::-1]
-            self.local_decoder = HierarchicalDecoder(
+            self.predict = nn.Linear(dims[-1], 3 * sizes[-len(dims)])
+            return HierarchicalDecoder(
                 dims, depth=depth, num_heads=num_heads, drop_path=0.0, skip=not shuffle, shuffle=shuffle
             )
-            self.predict = nn.Linear(dims[-1], 3 * sizes[-len(dims)])
-            return
-        self.local_decoder = MaskedDecoder(dim, depth=depth, num_heads=num_heads, drop_path=0.0, shuffle=shuffle)
         self.predict = nn.Linear(dim, self.teacher.dims[-1] if self.local_target == "tokens" else 3 * sizes[-1])
+        return MaskedDecoder(dim, depth=depth, num_heads=num_heads, drop_path=0.0, shuffle=shuffle)
 
     def train(self, mode: bool = True) -> "Distill":
         """Switch the student's mode; the teacher stays in evaluation mode."""

@@ -6,7 +6,7 @@ from torch import nn
 from pointloom.methods.align import Align
 from pointloom.methods.distill import Distill
 from pointloom.models.ema import EmaTeacher
-from pointloom.structures import AlignBatch, Losses
+from pointloom.structures import AlignBatch, Losses, as_module
 
 
 class Joint(nn.Module):
@@ -39,4 +39,4 @@ class Joint(nn.Module):
 
     def after_step(self) -> None:
         """Move the teacher along."""
-        self.follower.update(self.align.encoder, self.momentum)
+        self.follower.update(as_module(self.align.encoder), self.momentum)

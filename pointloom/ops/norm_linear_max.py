@@ -44,37 +44,45 @@ def norm_linear_max(
     if not is_fused(x, norm, backend) or weight.dtype != torch.float32:
         members = norm_relu(x, patch, norm, backend=backend)
         return linear_max(members if kept is None else members[kept], weight, backend=backend)
-    everything = torch.arange(len(x)) if kept is None else kept
     out, mean, variance = _NormLinearMax.apply(  # type: ignore[no-untyped-call]
-        x, patch, norm.weight, norm.bias, weight, everything, norm.eps
+        x, patch, norm.weight, norm.bias, weight, kept, norm.eps
     )
     update_statistics(norm, mean, variance, count=x.shape[0] * x.shape[1])
     return out
 
 
-def _pieces(kept: Tensor, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield places in the result and numbers of patches."""
+def _pieces(x: Tensor, kept: Tensor | None) -> Iterator[tuple[slice, slice | Tensor]]:
+    """Yield places in the result and the patches that go there."""
+    number = len(x) if kept is None else len(kept)
     size = max(1, PIECE // (x.shape[1] * x.shape[2]))
-    for start in range(0, len(kept), size):
-        where = slice(start, min(start + size, len(kept)))
-        yield where, kept[where]
+    for start in range(0, number, size):
+        where = slice(start, min(start + size, number))
+        yield where, where if kept is None else kept[where]
 
 
 class _NormLinearMax(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - torch passes them by position
-        ctx: Any, x: Tensor, patch: Tensor, weight: Tensor, bias: Tensor, layer: Tensor, kept: Tensor, eps: float
+        ctx: Any,
+        x: Tensor,
+        patch: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        layer: Tensor,
+        kept: Tensor | None,
+        eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         x, added = x.contiguous(), patch.float().contiguous()
         mean, variance = torch.empty_like(weight), torch.empty_like(weight)
         moments(shared_array(x), shared_array(added), mean.numpy(), variance.numpy())
         inverse = (variance + eps).rsqrt()
-        highest = torch.empty(len(kept), len(layer))
-        winner = torch.empty(len(kept), len(layer), dtype=torch.int16)
+        number = len(x) if kept is None else len(kept)
+        highest, winner = torch.empty(number, len(layer)), torch.empty(number, len(layer), dtype=torch.int16)
         scale = [shared_array(each) for each in (mean, inverse, weight, bias)]
-        for where, rows in _pieces(kept, x):
-            members = x[rows]
-            normed_relu(shared_array(members), shared_array(added[rows]), *scale, shared_array(members))
+        for where, rows in _pieces(x, kept):
+            raw = x[rows]
+            members = torch.empty_like(raw)
+            normed_relu(*(shared_array(raw), shared_array(added[rows]), *scale, shared_array(members)))
             feature = F.linear(members, layer)
             find_winners(shared_array(feature), highest.numpy()[where], winner.numpy()[where])
         ctx.save_for_backward(x, added, mean, inverse, weight, bias, layer, kept, winner)
@@ -86,27 +94,28 @@ class _NormLinearMax(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, added, *scale, layer, kept, winner = ctx.saved_tensors
         scales = [shared_array(each) for each in scale]
-        mean, _, weight, _ = scales
         share = gradient.float().contiguous().numpy()
         of_layer = np.zeros(layer.shape)  # sums of many pieces in double precision
-        of_scale = np.zeros((2, len(weight)))
-        of_members = torch.zeros_like(x)
-        part, parts = np.empty_like(mean), np.empty_like(mean)
-        for where, rows in _pieces(kept, x):
-            members, patch = x[rows], shared_array(added[rows])
-            raw, piece = members.clone(), torch.empty_like(members)
-            normed_relu(shared_array(members), patch, *scales, shared_array(members))
+        of_scale = np.zeros((2, layer.shape[1]))
+        of_x = torch.empty_like(x) if kept is None else torch.zeros_like(x)
+        part, parts = np.empty_like(scales[0]), np.empty_like(scales[0])
+        for where, rows in _pieces(x, kept):
+            raw, patch = shared_array(x[rows]), shared_array(added[rows])
+            members = torch.empty_like(x[rows])
+            normed_relu(*(raw, patch, *scales, shared_array(members)))
+            piece = of_x[where] if kept is None else torch.empty_like(members)
             of_piece = np.zeros(layer.shape, dtype=np.float32)
             arrays = (shared_array(members), shared_array(layer), shared_array(piece), of_piece)
             winners_backward(share[where], winner.numpy()[where], *arrays)
             of_layer += of_piece
-            gradient_sums(shared_array(piece), shared_array(raw), patch, *scales, part, parts)
+            gradient_sums(*(shared_array(piece), raw, patch, *scales, part, parts))
             of_scale += part, parts
-            of_members[rows] = piece
+            if kept is not None:
+                of_x[rows] = piece
         of_weight, of_bias = (torch.from_numpy(each.astype(np.float32)) for each in of_scale)
         of_patch = torch.empty_like(added)
-        members = shared_array(of_members)  # overwritten row by row
+        array = shared_array(of_x)  # the gradient of what the layer sees, overwritten row by row
         sums = (of_weight.numpy(), of_bias.numpy())
-        input_gradient(members, shared_array(x), shared_array(added), *scales, *sums, members, shared_array(of_patch))
+        input_gradient(*(array, shared_array(x), shared_array(added), *scales, *sums, array, of_patch.numpy()))
         of_matrix = torch.from_numpy(of_layer.astype(np.float32))
-        return of_members, of_patch.to(ctx.patch_type), of_weight, of_bias, of_matrix, None, None
+        return of_x, of_patch.to(ctx.patch_type), of_weight, of_bias, of_matrix, None, None

@@ -7,10 +7,11 @@ from pydantic import Field
 from pointloom.stages.params import StageParams
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from pointloom.methods.align import Align
     from pointloom.methods.distill import Distill
     from pointloom.methods.joint import Joint
-    from pointloom.models import MaskedEncoder
 
 
 class MaskedParams(StageParams):
@@ -60,8 +61,9 @@ def masked_together(params: MaskedTogetherParams, align: "Align") -> "Joint":
     """
     from pointloom.methods.joint import Joint
     from pointloom.models.ema import EmaTeacher
+    from pointloom.structures import as_module
 
-    follower = EmaTeacher(align.encoder, buffers="copy", always_evaluate=True)
+    follower = EmaTeacher(as_module(align.encoder), buffers="copy", always_evaluate=True)
     distill = _distill(
         params, align, local_target="tokens", local_weight=params.local_weight, shuffle=params.shuffle,
         global_depth=params.global_depth, teacher=follower.network,
@@ -77,7 +79,7 @@ def _distill(
     local_weight: float,
     shuffle: bool,
     global_depth: int | None,
-    teacher: "MaskedEncoder | None" = None,
+    teacher: "nn.Module | None" = None,
 ) -> "Distill":
     from copy import deepcopy
 
@@ -85,12 +87,13 @@ def _distill(
     from pointloom.methods.distill import Distill
     from pointloom.models import MaskedEncoder
 
-    if not isinstance(align.encoder, MaskedEncoder):
+    teacher = deepcopy(align.encoder) if teacher is None else teacher  # type: ignore[assignment]
+    if not isinstance(align.encoder, MaskedEncoder) or not isinstance(teacher, MaskedEncoder):
         raise ParamsError("masked: only point_mae and point_m2ae encoders can leave patches out")
     try:
         return Distill(
             align.encoder,
-            deepcopy(align.encoder) if teacher is None else teacher,
+            teacher,
             mask_ratio=params.mask_ratio,
             mask=params.mask,
             local_target=local_target,

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -94,7 +94,7 @@ def fit(
     device: torch.device,
     seed: int,
     state: Path | None,
-    on_epoch: Callable[[Mapping[str, float]], None] = lambda _: None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:
     """Train to the end of the schedule, from where a previous attempt stopped.
@@ -106,7 +106,8 @@ def fit(
         device: Where to train.
         seed: Seeds every random choice of the model (masks, dropout).
         state: Folder for resume state; must be unique to these parameters and data. None keeps none.
-        on_epoch: Called with the row of every finished epoch (also those of earlier attempts, in order).
+        on_epoch: Called with the row of every finished epoch (also those of earlier attempts, in order); what it adds
+            to the row is kept.
         on_step: Called after every step.
 
     Returns:
