@@ -209,6 +209,19 @@ class SceneViews:
         """Return the views on ``device``."""
         return SceneViews(scenes=self.scenes.to(device), place=self.place.to(device, non_blocking=True))
 
+    def __len__(self) -> int:
+        """Number of scenes."""
+        return len(self.scenes) // 2
+
+    def part(self, start: int, stop: int) -> "SceneViews":
+        """Return both views of the scenes from ``start`` on, those from ``stop`` on left out."""
+        half, ends = len(self), [0, *self.scenes.offset.tolist()]
+        first, second = self.scenes.part(start, stop), self.scenes.part(half + start, half + stop)
+        both = {name: torch.cat([value, vars(second)[name]]) for name, value in vars(first).items()}
+        both["offset"] = torch.cat([first.offset, second.offset + len(first.coord)])
+        place = [self.place[ends[begin + start] : ends[begin + stop]] for begin in (0, half)]
+        return SceneViews(scenes=SceneBatch(**both), place=torch.cat(place))
+
 
 @dataclass(frozen=True)
 class SceneLevel:

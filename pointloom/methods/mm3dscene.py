@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from pointloom.methods.informative import Difference, Normalisation, keep_highest, local_statistic, select
 from pointloom.models.coordinate_variation import CoordinateVariation
 from pointloom.models.ema import EmaTeacher
-from pointloom.ops import chamfer_distance_ragged, nearest_weights, weighted_rows
+from pointloom.ops import chamfer_distance_ragged, nearest_weights, own_rows, share_of_mean, weighted_rows
+from pointloom.ops.gather import num_processes
 from pointloom.ops.info_nce import info_nce
 from pointloom.ops.segments import clouds_of, ranks_within, to_corner
 from pointloom.structures import Losses, SceneBatch, SceneEncoder, SceneLevel, as_module
@@ -176,11 +177,17 @@ class MM3DScene(nn.Module):
             difference=plan.difference,
             normalisation=plan.normalisation,
         )
-        score = torch.rand_like(statistic) if plan.mask == "random" else statistic
+        score = statistic
+        if plan.mask == "random":
+            score = own_rows(lambda rows: torch.rand(rows, device=device, dtype=statistic.dtype), len(statistic))
         score = -score if plan.mask == "abandoned" else score
         low, high = plan.keep
-        ratio = low + (high - low) * torch.rand(len(offset), device=device, dtype=torch.float64)
-        gap = torch.rand_like(ratio) * (1 - ratio) if plan.gap == "random" else torch.full_like(ratio, plan.gap)
+
+        def draw() -> Tensor:
+            return own_rows(lambda rows: torch.rand(rows, device=device, dtype=torch.float64), len(offset))
+
+        ratio = low + (high - low) * draw()
+        gap = draw() * (1 - ratio) if plan.gap == "random" else torch.full_like(ratio, plan.gap)
         more = (ratio + gap).clamp_max(1.0) if plan.progressive else torch.ones_like(ratio)
         return Hidden(statistic, keep_highest(score, offset, ratio), keep_highest(score, offset, more))
 
@@ -196,7 +203,9 @@ class MM3DScene(nn.Module):
         total = torch.stack(
             [chamfer_distance_ragged(*each, target.coord, target.offset, norm=1) for each in completed]
         ).sum(0)
-        return self.chamfer_factor * (total.mean() if self.cd_reduction == "mean" else total.sum())
+        if self.cd_reduction == "sum":
+            return self.chamfer_factor * total.sum() * num_processes()
+        return self.chamfer_factor * share_of_mean(total.mean(), count=len(total))
 
     def consistency(self, levels: list[SceneLevel], target: SceneBatch) -> Float[Tensor, ""]:
         """Sum over levels of the mean over scenes of InfoNCE between student and teacher (equation 5)."""
@@ -212,7 +221,8 @@ class MM3DScene(nn.Module):
         goal = F.normalize(weighted_rows(seen.feature, index, weight), dim=1)
         own = F.normalize(level.feature[rows].float(), dim=1)
         pairs = zip(own.split(sizes.tolist()), goal.split(sizes.tolist()), strict=True)  # scenes are of different sizes
-        return torch.stack([info_nce(query, key, temperature=self.temperature) for query, key in pairs]).mean()
+        losses = [info_nce(query, key, temperature=self.temperature) for query, key in pairs]
+        return share_of_mean(torch.stack(losses).mean(), count=len(losses))
 
     def after_step(self) -> None:
         """Move the teacher along (equation 4); its batch statistics are its own, as in the official code."""
@@ -247,7 +257,7 @@ def _complete(head: nn.Module, level: SceneLevel) -> tuple[Tensor, Tensor]:
 def _sample(level: SceneLevel, most: int) -> tuple[Tensor, Tensor]:
     """Draw at most ``most`` places of every scene; return their rows and how many there are per scene."""
     scene = clouds_of(level.offset, len(level.coord))
-    rank = ranks_within(torch.rand(len(scene), device=scene.device), scene)
+    rank = ranks_within(own_rows(lambda rows: torch.rand(rows, device=scene.device), len(scene)), scene)
     return torch.nonzero(rank < most).squeeze(1), level.offset.diff(prepend=level.offset.new_zeros(1)).clamp_max(most)
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pointloom.methods.voxel_masks import other_views, random_crops, random_voxels
 from pointloom.models.ema import EmaTeacher
 from pointloom.models.sparse_unet import HUNet
+from pointloom.ops.gather import share_of_mean
 from pointloom.ops.pca_colors import pca_colors
 from pointloom.ops.voxel_levels import VoxelLevels
 from pointloom.structures import Losses, SceneBatch, SceneViews
@@ -100,7 +101,7 @@ class MSM(nn.Module):
                 used &= hidden[i]
             guess, target = self.predictors[str(i)](decoded[i][used]), taught[i][row[used]]
             difference = (guess.float() - target).abs().sum() / max(target.numel(), 1)
-            losses[f"loss/level{i + 1}"] = difference
+            losses[f"loss/level{i + 1}"] = share_of_mean(difference, count=target.numel())
         total = torch.stack(list(losses.values())).sum()
         return {"loss": total, **losses, **{f"std/level{i + 1}": taught[i].std(0).mean() for i in self.levels}}
 

@@ -72,7 +72,7 @@ def share_of_mean(mean: Float[Tensor, ""], *, count: int) -> Float[Tensor, ""]:
     if num_processes() == 1:
         return mean
     own = torch.full((), float(count), device=mean.device)
-    return mean * (own * num_processes() / sum_over_processes(own))
+    return mean * (own * num_processes() / sum_over_processes(own).clamp_min(1))
 
 
 def sum_over_processes(value: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

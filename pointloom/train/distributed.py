@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from pointloom.errors import ParamsError
 from pointloom.ops.gather import num_processes, sum_over_processes
 from pointloom.ops.shared_norm import share_batch_statistics
 from pointloom.structures import Batch, Divisible
-from pointloom.train.processes import is_leader, num_started
+from pointloom.train.processes import end_with_parent, is_leader, num_started
 
 _trainings = itertools.count()
 logger = logging.getLogger(__name__)
@@ -66,13 +67,14 @@ def joined_processes(trainable: nn.Module, device: torch.device) -> Iterator[Non
 def _meet(backend: str) -> None:
     """Connect all processes, every time in another part of the store: addresses of an earlier training lead nowhere."""
     store, rank, world = _meeting_place()
-    place = dist.PrefixStore(f"training-{next(_trainings)}", store)
+    place = PrefixStore(f"training-{next(_trainings)}", store)
     dist.init_process_group(backend, store=place, rank=rank, world_size=world)
 
 
 @functools.cache
-def _meeting_place() -> tuple[dist.Store, int, int]:
+def _meeting_place() -> tuple[Store, int, int]:
     """Return where the processes find each other, this one's number, and how many they are."""
+    end_with_parent()
     return next(rendezvous("env://"))
 
 

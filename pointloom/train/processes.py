@@ -1,6 +1,10 @@
 """Which of several training processes this is; torchrun says so in the environment. Needs only the standard library."""
 
 import os
+import threading
+import time
+
+PARENT_POLL_S = 1.0
 
 
 def num_started() -> int:
@@ -21,3 +25,15 @@ def leave_to_leader() -> None:
     """
     if not is_leader():
         raise SystemExit(0)
+
+
+def end_with_parent() -> None:
+    """End this process soon after the one that has started it: one that was killed could not end it itself."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pointloom.structures import AlignBatch, Losses, PointBatch
+from pointloom.structures import AlignBatch, Losses, PointBatch, SceneBatch, SceneViews
 from pointloom.train.loop import Optimization, fit
 from pointloom.train.processes import is_leader
 
@@ -44,9 +44,21 @@ def align_batch() -> AlignBatch:
     return batch_of(ROWS)
 
 
+def scene_batch() -> SceneBatch:
+    from tests.methods.test_mm3dscene import scenes
+
+    return scenes(90, 120, 70, 100, 80)
+
+
+def scene_views() -> SceneViews:
+    from tests.models.scene_views import turned_views
+
+    return turned_views()
+
+
 def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
     """Return a method with drop-path and what it learns from."""
-    from tests.methods import test_align, test_distill, test_m2ae, test_mae, test_pqae
+    from tests.methods import test_align, test_distill, test_m2ae, test_mae, test_mm3dscene, test_msm, test_pqae
 
     methods: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
         "normed": (Normed, point_batch),
@@ -56,6 +68,8 @@ def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
         "pqae": (test_pqae.tiny_method, point_batch),
         "pqae-unused": (lambda: test_pqae.tiny_method(compat="official", position="none"), point_batch),
         "align": (lambda: test_align.tiny_align(multi_positive=True), align_batch),
+        "mm3dscene": (lambda: test_mm3dscene.method({"mask": "random", "gap": "random"}), scene_batch),
+        "msm": (test_msm.method, scene_views),
         "distill": (lambda: test_distill.tiny_distill(test_mae.tiny_encoder(class_token=True)), point_batch),
         "distill-points": (lambda: test_distill.tiny_distill(local_target="points", mask="block"), point_batch),
     }

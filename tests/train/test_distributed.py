@@ -16,10 +16,11 @@ from pointloom.ops.shared_norm import SharedBatchNorm, share_batch_statistics
 from pointloom.train import distributed
 from pointloom.train.device import best_device
 from pointloom.train.distributed import own_part
+from tests.models.scene_views import turned_views
 from tests.train.several_processes import point_batch, train
 
 ROOT = Path(__file__).resolve().parents[2]
-METHODS = ("mae", "m2ae", "m2ae-official", "pqae", "pqae-unused", "align", "distill", "distill-points")
+METHODS = ("mae", "m2ae", "m2ae-official", "pqae", "pqae-unused", "align", "distill", "distill-points", "mm3dscene")
 TOLERANCE = 2e-4
 """Relative, after six steps: sums of float32 in another order, and AdamW's amplification of gradients near zero."""
 
@@ -67,7 +68,7 @@ def test_two_processes_share_statistics_and_gradients(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
-    return torchrun(tmp_path_factory.mktemp("curves"), *METHODS)
+    return torchrun(tmp_path_factory.mktemp("curves"), *METHODS, "msm")
 
 
 @pytest.mark.slow
@@ -76,6 +77,26 @@ def test_every_method_has_the_same_losses_in_two_processes(
     method: str, curves: dict[str, list[dict[str, float]]]
 ) -> None:
     assert_same(curves[method], train(method))
+
+
+@pytest.mark.slow
+def test_views_of_scenes_are_learned_in_two_processes(curves: dict[str, list[dict[str, float]]]) -> None:
+    """MSM draws its masks per process: the losses are those of other masks, not the same ones."""
+    ours, alone = curves["msm"][-1]["loss"], train("msm")[-1]["loss"]
+    assert ours == pytest.approx(alone, rel=0.2)
+
+
+def test_part_of_pairs_of_views_has_both_views_of_its_scenes() -> None:
+    views = turned_views()
+    first, second = views.part(0, 1), views.part(1, 2)
+    assert len(views) == 2
+    assert len(first.scenes) == 2
+    offset, place = views.scenes.offset.tolist(), views.place
+    assert torch.equal(first.place, torch.cat([place[: offset[0]], place[offset[1] : offset[2]]]))
+    assert torch.equal(second.scenes.coord, torch.cat([
+        views.scenes.coord[offset[0] : offset[1]], views.scenes.coord[offset[2] :],
+    ]))  # fmt: skip
+    assert second.scenes.offset.tolist() == [offset[1] - offset[0], offset[1] - offset[0] + offset[3] - offset[2]]
 
 
 def test_parts_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
