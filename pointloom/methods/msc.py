@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from pointloom.methods.voxel_masks import other_views, random_crops
 from pointloom.models.sparse_unet import HUNet
 from pointloom.models.sr_unet import SRUNet
+from pointloom.ops.gather import own_rows
 from pointloom.ops.pca_colors import pca_colors
 from pointloom.ops.segments import ranks_within
 from pointloom.ops.voxels import voxelize
@@ -89,7 +90,8 @@ class MSC(nn.Module):
         order = scene.argsort(stable=True)
         patches, _, patch = voxelize(place[order], (sizes[:half] + sizes[half:]).cumsum(0), self.patch_size)
         counts = torch.bincount(patches.scene)
-        rank = ranks_within(torch.rand(len(patches.key), device=place.device), patches.scene)
+        noise = own_rows(lambda rows: torch.rand(rows, device=place.device), len(patches.key))
+        rank = ranks_within(noise, patches.scene)
         number = (counts * self.mask_ratio).round().long().clamp_min(1)[patches.scene]
         turn = torch.where(rank < number, 0, torch.where(rank < 2 * number, 1, 2))  # view in which a patch is hidden
         of_point = torch.empty_like(patch)
@@ -104,7 +106,8 @@ class MSC(nn.Module):
         row, distance = other_views(place, offset, place, offset)
         first = int(offset[len(offset) // 2 - 1])
         index = (distance[:first] < self.radius).nonzero().squeeze(1)
-        index = index[torch.randperm(len(index), device=index.device)[: self.max_pairs]]
+        noise = own_rows(lambda rows: torch.rand(rows, device=index.device), len(index))
+        index = index[noise.argsort()[: self.max_pairs]]
         if len(index) == 0:
             return 0 * feature.sum()
         here, there = F.normalize(feature[index], dim=-1), F.normalize(feature[row[index]], dim=-1)

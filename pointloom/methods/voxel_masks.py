@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointloom.ops import knn_ragged
+from pointloom.ops.gather import own_rows
 from pointloom.ops.segments import ranks_within
 from pointloom.ops.voxels import Voxels
 
@@ -16,16 +17,18 @@ def random_voxels(voxels: Voxels, ratio: float) -> Bool[Tensor, " v"]:
     scene = voxels.scene
     counts = torch.bincount(scene, minlength=len(voxels.offset))
     chosen = (ratio * counts).round().long().clamp(min=torch.ones_like(counts), max=counts - 1)
-    return ranks_within(torch.rand(len(scene), device=scene.device), scene) < chosen[scene]
+    noise = own_rows(lambda rows: torch.rand(rows, device=scene.device), len(scene))
+    return ranks_within(noise, scene) < chosen[scene]
 
 
 def random_crops(voxels: Voxels, sizes: Sequence[int]) -> Bool[Tensor, " v"]:
     """Keep, of every scene, as many voxels as ``sizes`` says, those nearest to a random one; all if it has fewer."""
     kept, start = torch.ones(len(voxels.key), dtype=torch.bool, device=voxels.key.device), 0
-    for end, size in zip(voxels.offset.tolist(), sizes, strict=True):  # scenes are ragged
+    draws = own_rows(torch.rand, len(voxels.offset)).tolist()
+    for end, size, draw in zip(voxels.offset.tolist(), sizes, draws, strict=True):  # scenes are ragged
         if end - start > size:
             coord = voxels.coord[start:end].float()
-            center = coord[torch.randint(end - start, (1,), device=coord.device)]
+            center = coord[int(draw * (end - start))]
             far = (coord - center).square().sum(-1).topk(end - start - size).indices
             kept[start + far] = False
         start = end

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointloom.ops.gather import own_rows
 from pointloom.ops.sparse_conv import KernelMap, sparse_convolution
 from pointloom.ops.voxel_levels import VoxelLevels
 from pointloom.ops.voxels import Voxels
@@ -71,7 +72,8 @@ class Branch(nn.Module):
         branch = branch * self.gain
         if self.training and self.drop_path > 0:
             keep = 1 - self.drop_path
-            kept = (torch.rand(len(voxels.offset), device=base.device) < keep) / keep
+            draws = own_rows(lambda rows: torch.rand(rows, device=base.device), len(voxels.offset))
+            kept = (draws < keep) / keep
             branch = branch * kept.to(branch.dtype)[voxels.scene, None]
         return base + branch
 

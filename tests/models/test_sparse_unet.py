@@ -140,3 +140,12 @@ def test_numbers_that_do_not_fit_are_refused() -> None:
         hunet_tiny(blocks="all")
     with pytest.raises(ValueError, match="unknown sampling 'linear'; known: trilinear, zeros, legacy"):
         hunet_tiny(sampling="linear")
+
+
+def test_a_single_point_is_a_scene(tiny: HUNet) -> None:
+    scenes = box_scenes((1,))
+    levels = tiny(scenes)
+    assert [len(level.coord) for level in levels] == [1, 1, 1, 1]
+    spread = tiny.spread(levels, torch.tensor([[0.0, 0, 0], [50, 50, 50]]) + scenes.coord, torch.tensor([2]))
+    assert torch.isfinite(spread).all()
+    assert (spread[1] == 0).all()
