@@ -101,6 +101,7 @@ def write_features(
     info: FeaturesInfo,
     class_text: Mapping[str, Float32[np.ndarray, "c d"]],
     reopen: Mapping[str, Mapping[str, Any]],
+    made: Mapping[str, Path] | None = None,
 ) -> FeaturesInfo:
     """Write all features into an empty folder.
 
@@ -110,6 +111,8 @@ def write_features(
         info: Description without a digest.
         class_text: By text teacher, one vector per class.
         reopen: By text teacher, what its loader needs.
+        made: By teacher whose vectors ``objects`` do not have, the folder of other features that has them, with the
+            same key and for the same objects; they are copied.
 
     Returns:
         The description with its digest.
@@ -125,9 +128,13 @@ def write_features(
     while block := list(islice(stream, _WRITE_BLOCK)):
         shard, row = divmod(len(index["uid"]), SHARD_SIZE)
         with h5py.File(shard_path(folder, shard), "a") as file:
-            _append(file, row, block, info)
+            _append(file, row, block, info, made or {})
         index["uid"].extend(o.uid for o in block)
         index["texts"].extend(list(o.texts) for o in block)
+    for number in range(-(-len(index["uid"]) // SHARD_SIZE)):
+        for name, other in (made or {}).items():
+            with h5py.File(shard_path(folder, number), "a") as file, h5py.File(shard_path(other, number)) as source:
+                source.copy(name, file)
     texts = pa.array(index["texts"], pa.list_(pa.string()))
     parquet.write_table(
         pa.table({"uid": pa.array(index["uid"], pa.string()), "texts": texts}), folder / "index.parquet"
@@ -144,8 +151,12 @@ def write_features(
     return info
 
 
-def _append(file: "h5py.File", row: int, block: list[ObjectFeatures], info: FeaturesInfo) -> None:
+def _append(
+    file: "h5py.File", row: int, block: list[ObjectFeatures], info: FeaturesInfo, made: Mapping[str, Path]
+) -> None:
     for teacher in info.teachers:
+        if teacher.name in made:
+            continue
         raw = np.stack([o.values[teacher.name] for o in block]).astype(np.float32)
         norm = np.linalg.norm(raw, axis=-1)
         usable = np.isfinite(norm) & (norm > 0)

@@ -222,7 +222,8 @@ def _embed(job: Job, features: Path, *, state: Path) -> "tuple[FeaturesInfo, int
     store, text = job.store, job.text
     with resume_state(state, stage="embed", shaped_by=job.shaped_by) as work, ExitStack() as stack:
         vectors = text.run(work) if text else None
-        passes = job.images.run(work, stack)
+        made = _made_already(features, job)
+        passes = job.images.run(work, stack, without=made)
 
         def objects() -> Iterator[ObjectFeatures]:
             for uid in map(str, store.uids):
@@ -236,10 +237,37 @@ def _embed(job: Job, features: Path, *, state: Path) -> "tuple[FeaturesInfo, int
         class_text = {text.info.name: text.class_vectors()} if text else {}
         reopen = {text.info.name: text.reopen()} if text else {}
         folder = stack.enter_context(replaced_folder(features))
-        info = write_features(folder, objects(), info=job.info, class_text=class_text, reopen=reopen)
+        info = write_features(folder, objects(), info=job.info, class_text=class_text, reopen=reopen, made=made)
     names = ", ".join(f"{teacher.name} ({teacher.dim})" for teacher in info.teachers)
     logger.info("embedded %d objects in %s: %s", len(store), features, names)
     return info, text.num_truncated if text else 0
+
+
+def _made_already(features: Path, job: Job) -> dict[str, Path]:
+    """Return image teacher -> other features beside these that have its vectors, of the same views and objects.
+
+    Two entries often differ in their captions alone; the key of a teacher says everything that decides its numbers.
+    """
+    from contextlib import suppress
+
+    from pointloom.data.feature_files import DESCRIPTION
+    from pointloom.data.features import FeatureStore
+    from pointloom.errors import DataError
+
+    wanted = {teacher.name: teacher for teacher in job.images.infos}
+    made: dict[str, Path] = {}
+    for folder in sorted(path.parent for path in features.parent.glob(f"*/{DESCRIPTION}")):
+        with suppress(DataError):
+            other = FeatureStore(folder, dataset_digest=job.info.dataset_digest)
+            if folder.name == features.name or other.uids.tolist() != job.store.uids.tolist():
+                continue
+            same = [teacher.name for teacher in other.info.teachers if wanted.get(teacher.name) == teacher]
+            for name in same:
+                other.norms(name)  # opens all shards
+            made |= dict.fromkeys(same, folder)
+    for name, folder in made.items():
+        logger.info("%s: the same vectors are in %s, nothing is looked at twice", name, folder)
+    return made
 
 
 def _headline(features: Path, dataset: Path) -> dict[str, float]:

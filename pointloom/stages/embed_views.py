@@ -1,7 +1,7 @@
 """The part of stage ``embed`` that looks: all usable views through the image teachers."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -74,14 +74,15 @@ class ViewPasses:
         }
         self._training = {str(uid) for uid in store.uids[store.splits != "test"]} & set(self._usable)
 
-    def run(self, work: "Path", stack: ExitStack) -> list[ImagePass]:
+    def run(self, work: "Path", stack: ExitStack, *, without: Collection[str] = ()) -> list[ImagePass]:
         """Describe all views, and fit the teachers that learn from the training objects.
 
         Args:
             work: Folder of the journals; what they have is not done again.
             stack: Closes the journals.
+            without: Names of teachers whose vectors are there already.
         """
-        passes = self._open(work, stack, None)
+        passes = [one for one in self._open(work, stack, None) if one.info.name not in without]
         self._describe(passes, None)
         for one in passes:
             if isinstance(one.tower, FittedTower):

@@ -217,7 +217,7 @@ def _stopped(params: dict[str, Any], data: Path, root: Path) -> None:
 def test_a_killed_run_goes_on_after_the_last_finished_block(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(values(), data, tmp_path, "whole")
+    whole = run(values(), data, tmp_path / "apart", "whole")
     child = multiprocessing.get_context("spawn").Process(target=_stopped, args=(values(), data, tmp_path))
     child.start()
     child.join(300)
@@ -237,6 +237,40 @@ def test_a_killed_run_goes_on_after_the_last_finished_block(
     assert resumed.info == whole.info
     for name in ("shape", "look"):
         np.testing.assert_array_equal(resumed.images(name).value[:], whole.images(name).value[:])
+
+
+def test_views_that_another_entry_has_looked_at_are_not_looked_at_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same views, other captions: the vectors are copied, bit by bit those that are made anew; damage is no help."""
+    together, one_caption = tmp_path / "together", WORDS | {"num_captions": 1}
+    first = run(values(), data, together, "first")
+    alone = run(values(text=one_caption), data, tmp_path / "alone", "second")
+    looked: list[int] = []
+    encode = Descriptor.encode_image
+
+    def count(self: Descriptor, images: np.ndarray) -> np.ndarray:
+        looked.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(Descriptor, "encode_image", count)
+    second = run(values(text=one_caption), data, together, "second")
+    assert looked == []
+    for name in ("shape", "look"):
+        ours, theirs = (store.images(name) for store in (second, alone))
+        assert np.array_equal(ours.value[:], theirs.value[:], equal_nan=True)
+        assert np.array_equal(ours.present, theirs.present)
+        assert np.array_equal(second.norms(name), alone.norms(name), equal_nan=True)
+    assert second.info == alone.info
+    assert (first.text("words").present.shape[1], second.text("words").present.shape[1]) == (2, 1)
+    run(values(images=[OFFLINE[0] | {"dim": 12}, OFFLINE[1]]), data, together, "third")
+    looked_for_one = sum(looked)
+    assert looked_for_one > 0  # another width is another key
+    for shard in (together / "features").glob("*/features/*.h5"):
+        shard.unlink()
+        shard.write_bytes(b"damaged")
+    run(values(), data, together, "fourth")
+    assert sum(looked) == 3 * looked_for_one
 
 
 def test_a_model_is_loaded_once_however_many_teachers_use_it(
