@@ -27,8 +27,8 @@ SAMPLING = {
 }  # fmt: skip
 VALUES: dict[str, Any] = {
     "task": "detection", "encoder": "pointnet2", "encoder_args": {}, "detector": "votenet",
-    "detector_args": {"num_proposals": 8}, "num_headings": 1, "seeds": [0, 1], "epochs": 2, "batch_size": 2,
-    "freeze_encoder": False, "selection": "last", "sampling": SAMPLING, "optim": OPTIM,
+    "detector_args": {"num_proposals": 8}, "object_scale": None, "num_headings": 1, "seeds": [0, 1],
+    "epochs": 2, "batch_size": 2, "freeze_encoder": False, "selection": "last", "sampling": SAMPLING, "optim": OPTIM,
     "momentum": {"start": 0.5, "factor": 0.5, "every_epochs": 1, "floor": 0.001},
     "keep": {"nms_iou": 0.25, "min_objectness": 0.05, "min_points": 5},
 }  # fmt: skip
@@ -112,6 +112,7 @@ def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
     ("detector", "encoder", "changed"),
     [
         ("3detr", "detr", DETR),
+        pytest.param("3detr_m", "objects", {**DETR, "object_scale": 2.0}, marks=pytest.mark.slow),
         pytest.param("3detr_m", "detr_masked", DETR, marks=pytest.mark.slow),
         pytest.param("h3dnet", "pointnet2", {"epochs": 1}, marks=pytest.mark.slow),
     ],
@@ -134,6 +135,8 @@ def test_frozen_encoder_and_best_epoch_are_supported(workspace: Path) -> None:
     [
         ({"encoder": "packed"}, "cannot start from encoder 'point_transformer_tiny'"),
         ({"encoder": "detr_masked", "detector": "3detr", **DETR}, "'3detr_m' goes with encoder 'detr_masked'"),
+        ({"encoder": "objects"}, "object_scale is None and the encoder is 'point_mae_tiny'"),
+        ({"object_scale": 2.0}, "object_scale is 2.0 and the encoder is 'pointnet2_tiny'"),
         ({"detector_args": {"num_boxes": 3}}, "detector 'votenet' cannot be built with {'num_boxes': 3}"),
     ],
 )

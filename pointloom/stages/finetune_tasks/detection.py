@@ -87,6 +87,9 @@ class DetectionParams(TuningParams):
     task: Literal["detection"]
     detector: Literal["votenet", "h3dnet", "3detr", "3detr_m"]
     detector_args: EncoderArgs = Field(description="sizes to change, e.g. num_proposals or num_queries")
+    object_scale: float | None = Field(
+        gt=0, description="metres that an encoder of objects takes for an object's radius; null for one of scenes"
+    )
     num_headings: int = Field(ge=1, description="parts of the circle; 1 makes all boxes axis-aligned")
     seeds: list[int] = Field(min_length=1, description="one run per seed: detector, order of data, points")
     epochs: int = Field(ge=1)
@@ -186,7 +189,7 @@ def _build(params: DetectionParams, encoder: Path, store: "SceneStore", *, num_s
     num_classes = len(store.info.box_classes)
     sizes = mean_sizes(store, store.rows("train"), num_classes=num_classes, oriented=params.num_headings > 1)
     detector = build_detector(
-        params.detector, encoder, params.encoder_args, params.detector_args,
+        params.detector, encoder, params.encoder_args, params.detector_args, object_scale=params.object_scale,
         mean_sizes=torch.from_numpy(sizes), num_headings=params.num_headings, freeze_encoder=params.freeze_encoder,
     )  # fmt: skip
     if params.momentum is None:
@@ -215,6 +218,7 @@ def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *
             "epochs": params.epochs,
             "detector": params.detector,
             "detector_args": params.detector_args,
+            "object_scale": params.object_scale,
             "num_points": params.sampling.num_points,
             "boxes": "axis-aligned" if params.num_headings == 1 else "oriented",
             "freeze_encoder": params.freeze_encoder,

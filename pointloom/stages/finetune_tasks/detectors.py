@@ -21,6 +21,7 @@ def build_detector(
     encoder_args: EncoderArgs,
     detector_args: EncoderArgs,
     *,
+    object_scale: float | None,
     mean_sizes: "torch.Tensor",
     num_headings: int,
     freeze_encoder: bool,
@@ -32,6 +33,7 @@ def build_detector(
         encoder: Folder of the encoder.
         encoder_args: Builder arguments of the encoder to change.
         detector_args: Arguments of the detector to change.
+        object_scale: Metres that an encoder of objects takes for an object's radius; None for one of scenes.
         mean_sizes: (K, 3) mean lengths of the boxes of every class, metres.
         num_headings: Parts of the circle, 1 for axis-aligned boxes.
         freeze_encoder: Leave the encoder's weights alone; its batch statistics still drift.
@@ -41,7 +43,8 @@ def build_detector(
     """
     from pointloom.errors import ParamsError
 
-    towers = [tuned_seed_encoder(encoder, encoder_args) for _ in range(NUM_TOWERS if name == "h3dnet" else 1)]
+    number = NUM_TOWERS if name == "h3dnet" else 1
+    towers = [tuned_seed_encoder(encoder, encoder_args, object_scale) for _ in range(number)]
     for tower in towers:
         tower.requires_grad_(not freeze_encoder)
     _check_attention(name, towers[0])
@@ -51,18 +54,27 @@ def build_detector(
         raise ParamsError(f"finetune: detector {name!r} cannot be built with {detector_args}: {error}") from error
 
 
-def tuned_seed_encoder(folder: Path, encoder_args: EncoderArgs) -> "SeedEncoder":
+def tuned_seed_encoder(folder: Path, encoder_args: EncoderArgs, object_scale: float | None) -> "SeedEncoder":
     """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none.
 
     Raises:
-        ParamsError: The encoder has no seeds that a detector could start from.
+        ParamsError: The encoder has no seeds that a detector could start from, or ``object_scale`` does not fit it.
     """
     from pointloom.errors import ParamsError
-    from pointloom.models import build_scene_encoder
+    from pointloom.models import ENCODERS, build_scene_encoder
+    from pointloom.models.object_seeds import ObjectSeeds
     from pointloom.models.seeds import SeedEncoder
+    from pointloom.stages.finetune_tasks.base import tuned_encoder
     from pointloom.train.checkpoint import load_scene_encoder_module, read_card
 
     card = read_card(folder)
+    if (card.builder in ENCODERS) != (object_scale is not None):
+        raise ParamsError(
+            f"finetune: object_scale is {object_scale} and the encoder is {card.builder!r}; give the metres that stand "
+            "for an object's radius with an encoder of objects, and null with one of scenes"
+        )
+    if object_scale is not None:
+        return ObjectSeeds(tuned_encoder(folder, encoder_args), scale=object_scale)
     if card.method == "untrained":
         encoder = build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
     else:
