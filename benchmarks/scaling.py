@@ -125,7 +125,7 @@ def batch_that_fits(memory: Curve, limit_gib: float) -> int:
 def as_markdown(found: list[Curve]) -> str:
     lines = ["| what | sizes | values | unit | exponent |", "|---|---|---|---|---|"]
     for each in found:
-        sizes, values = (", ".join(f"{v:,.4g}" for v in column) for column in (each.sizes, each.values))
+        sizes, values = ", ".join(f"{v:,}" for v in each.sizes), ", ".join(f"{v:,.4g}" for v in each.values)
         lines.append(f"| {each.name} | {sizes} | {values} | {each.unit} | **{each.ratio:.2f}** |")
     return "\n".join(lines) + "\n"
 

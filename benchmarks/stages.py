@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from benchmarks.operators import describe_machine
+from pointloom.report.lineage import bottleneck
 from pointloom.run import run_workspace
 from pointloom.stages import STAGES
 from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace
@@ -70,15 +71,6 @@ def rows(costs: list[tuple[str, dict[str, Any]]]) -> list[Row]:
     ]
 
 
-def bottleneck(found: list[Row]) -> str:
-    """Say in a sentence which stage takes longest, how many cores it keeps busy, and whether it waits for data."""
-    longest = max(found, key=lambda row: row.wall_s)
-    share = longest.wall_s / sum(row.wall_s for row in found)
-    waits = max((row for row in found if row.waiting is not None), key=lambda row: row.waiting or 0.0, default=None)
-    text = f"{longest.name} takes {share:.0%} of the time, on {longest.cpu_s / longest.wall_s:.1f} cores"
-    return text + (f"; most loader-bound: {waits.name}, {waits.waiting:.1f} %" if waits else "")
-
-
 def as_markdown(found: list[Row]) -> str:
     lines = [
         "| stage | wall s | CPU s | cores busy | peak memory, MB | loader-bound | share of CPU |",
@@ -92,7 +84,8 @@ def as_markdown(found: list[Row]) -> str:
         )
     wall, cpu = sum(row.wall_s for row in found), sum(row.cpu_s for row in found)
     lines.append(f"| all | {wall:.1f} | {cpu:.1f} | {cpu / wall:.1f} | | | |")
-    return "\n".join([*lines, "", f"Bottleneck: {bottleneck(found)}."]) + "\n"
+    facts = [asdict(row) | {"stage": row.name, "name": ""} for row in found]
+    return "\n".join([*lines, "", f"Bottleneck: {bottleneck(facts)}"]) + "\n"
 
 
 @click.command(context_settings={"show_default": True})

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.run_all import compare_tables
 from benchmarks.scaling import batch_that_fits, curve, exponent
 from benchmarks.sparse import corner
-from benchmarks.stages import bottleneck, read_costs, rows
+from benchmarks.stages import as_markdown, read_costs, rows
 from benchmarks.step import Run, compare
 
 
@@ -58,5 +58,5 @@ def test_stages_are_costs_with_shares_and_the_longest_is_the_bottleneck(tmp_path
     found = rows(read_costs(tmp_path))
     assert [row.name for row in found] == ["prepare", "pretrain mae", "probe mae"]
     assert [row.ratio for row in found] == [0.4, 0.54, 0.06]
-    text = bottleneck(found)
-    assert text == "pretrain mae takes 71% of the time, on 0.9 cores; most loader-bound: pretrain mae, 4.0 %"
+    assert "| pretrain mae | 30.0 | 27.0 | 0.9 | 1 | 4.0 % | **54%** |" in as_markdown(found)
+    assert "Bottleneck: pretrain mae takes 71% of the time and keeps 0.9 cores busy" in as_markdown(found)

@@ -133,6 +133,7 @@ def _numbers(inputs: ReportInputs, settings: ReportSettings) -> Content:
         "worst": classes.worst_confusions(outcomes, names),
         "protocols": lineage.protocols(inputs),
         "stages": lineage.stage_rows(inputs),
+        "bottleneck": lineage.bottleneck(lineage.stage_rows(inputs)),
         "encoders": lineage.encoder_rows(inputs),
         "versions": lineage.versions(inputs),
         "quarantine": lineage.quarantine_rows(inputs),

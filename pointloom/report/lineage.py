@@ -34,9 +34,31 @@ def dataset_facts(inputs: ReportInputs) -> Row:
 def stage_rows(inputs: Records) -> list[Row]:
     """Return the cost of every stage that left a metrics file, in the order of the pipeline."""
     return [
-        {"stage": record.stage, "name": record.name if record.name != record.stage else ""} | run_facts(record.run)
+        {"stage": record.stage, "name": record.name if record.name != record.stage else ""}
+        | run_facts(record.run)
+        | {"waiting": record.metrics.get("percent_waiting_for_data")}
         for record in inputs.stages
     ]
+
+
+def bottleneck(rows: list[Row]) -> str | None:
+    """Say which stage takes longest, how many cores it keeps busy and how much training waits; None without any."""
+    timed = [row for row in rows if row["wall_s"] and row["cpu_s"] is not None]
+    if not timed:
+        return None
+    longest = max(timed, key=lambda row: row["wall_s"])
+    share = longest["wall_s"] / sum(row["wall_s"] for row in timed)
+    cores = longest["cpu_s"] / longest["wall_s"]
+    text = f"{_title(longest)} takes {share:.0%} of the time and keeps {cores:.1f} cores busy"
+    waiting = [row for row in timed if row["waiting"] is not None]
+    if not waiting:
+        return f"{text}."
+    worst = max(waiting, key=lambda row: row["waiting"])
+    return f"{text}; loader-bound {worst['waiting']:.1f} % at most ({_title(worst)})."
+
+
+def _title(row: Row) -> str:
+    return f"{row['stage']} {row['name']}".strip()
 
 
 def run_facts(run: Mapping[str, Any]) -> Row:

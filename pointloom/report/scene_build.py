@@ -44,6 +44,7 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         "bootstrap": asdict(settings.bootstrap),
         "protocols": lineage.protocols(inputs),
         "stages": lineage.stage_rows(inputs),
+        "bottleneck": lineage.bottleneck(lineage.stage_rows(inputs)),
         "encoders": lineage.encoder_rows(inputs),
         "versions": lineage.versions(inputs),
         "quarantine": lineage.quarantine_rows(inputs),

@@ -13,6 +13,7 @@ import pytest
 
 from pointloom.report.build import ReportSettings, build_report
 from pointloom.report.inputs import load_inputs
+from pointloom.report.lineage import bottleneck
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.sentences import format_difference, format_spread, headline
 from tests.report.fixtures import write_workspace
@@ -295,3 +296,13 @@ def test_the_same_inputs_give_the_same_numbers_and_pictures(tmp_path: Path) -> N
     for picture in sorted(folder.rglob("*.png")):
         assert picture.read_bytes() == (other / picture.relative_to(folder)).read_bytes()
     assert np.isfinite(first["standard_error"])
+
+
+def test_bottleneck_is_the_longest_stage_and_the_training_that_waits_most() -> None:
+    row = {"stage": "prepare", "name": "", "wall_s": 10.0, "cpu_s": 20.0, "waiting": None}
+    rows = [row, row | {"stage": "pretrain", "name": "mae", "wall_s": 30.0, "cpu_s": 27.0, "waiting": 4.0}]
+    assert bottleneck(rows[:1]) == "prepare takes 100% of the time and keeps 2.0 cores busy."
+    assert bottleneck([*rows, row | {"stage": "distill", "name": "d", "waiting": 1.0}, row | {"wall_s": None}]) == (
+        "pretrain mae takes 60% of the time and keeps 0.9 cores busy; loader-bound 4.0 % at most (pretrain mae)."
+    )
+    assert bottleneck([row | {"wall_s": None}]) is None
