@@ -11,17 +11,17 @@ import contextlib
 import fcntl
 import json
 import os
-import select
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pointloom.errors import BackendError
 from pointloom.train.spool import without_login
+from pointloom.train.stage_line import StageLine, stage_lives
 
 REQUEST_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -59,6 +59,17 @@ def make_client(uri: str) -> Any:
             f"MLflow store {uri} needs the package {error.name!r}, which is not installed; "
             'run: pip install "pointloom[workspace]"'
         ) from error
+
+
+def make_database(path: Path) -> None:
+    """Make a local store beside its place and move it there, so that one whose maker was stopped is never opened."""
+    if path.exists():
+        return
+    partial = path.with_name(f"{path.name}.new")
+    for left_over in (partial, partial.with_name(f"{partial.name}-journal")):
+        left_over.unlink(missing_ok=True)
+    make_client(f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.rename(path)
 
 
 def download_model(uri: str, *, tracking_uri: str) -> Path:
@@ -205,6 +216,7 @@ class Forwarder:
                 lock.touch()
                 stack.enter_context(locked(lock, fcntl.LOCK_EX))
                 location = root.as_uri()
+                make_database(Path(target["uri"].removeprefix("sqlite:///")))
             client = make_client(target["uri"])
             experiment = client.get_experiment_by_name(target["experiment"])
             self.experiment_id = (
@@ -298,30 +310,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)
-
-
-class StageLine:
-    """The line back to the stage; whatever libraries print goes to the log instead."""
-
-    def __init__(self) -> None:
-        self._pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def tell(self, line: str) -> None:
-        """Send a line, if the stage still listens."""
-        with contextlib.suppress(OSError):
-            print(line, file=self._pipe, flush=True)
-
-    def close(self) -> None:
-        """Let the stage go."""
-        with contextlib.suppress(OSError):
-            self._pipe.close()
-
-
-def stage_lives(stdin: IO[bytes], wait_s: float) -> bool:
-    """Wait a moment; return False as soon as the stage has closed the pipe, which happens however it ends."""
-    readable, _, _ = select.select([stdin], [], [], wait_s)
-    return not readable
 
 
 def follow(spool: Spool, tell: Callable[[str], None]) -> bool:

@@ -69,6 +69,16 @@ def test_metrics_params_tags_and_artifacts_reach_a_local_store(store: TrackingTa
     assert list(tmp_path.glob("*.jsonl")) == list(tmp_path.glob("*.sent")) == []
 
 
+def test_local_store_whose_maker_was_stopped_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db.new").write_bytes(b"half a database")
+    (tmp_path / "mlflow.db.new-journal").write_bytes(b"and its journal")
+    target = TrackingTarget(f"sqlite:///{tmp_path / 'mlflow.db'}", "shapes", str(tmp_path / "mlartifacts"))
+    tracker = Tracker(start(target), tmp_path)
+    tracker.log_metrics({"loss": 1.0}, step=0)
+    assert finished(target, tracker.finish("FINISHED", max_wait_s=60.0)).data.metrics == {"loss": 1.0}
+    assert not (tmp_path / "mlflow.db.new").exists()
+
+
 def test_run_becomes_child_of_the_named_parent(store: TrackingTarget, tmp_path: Path) -> None:
     parent = Tracker(start(store, name="run"), tmp_path)
     parent_id = parent.wait_for_run_id(20.0)
