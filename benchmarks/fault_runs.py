@@ -32,6 +32,8 @@ class Stage:
         environment: Variables of all its attempts.
     """
 
+    last_log = ""
+
     def __init__(self, folder: Path, name: str, **environment: str) -> None:
         self.folder = folder
         self.place = folder / name
@@ -67,6 +69,7 @@ class Stage:
     def finish(self, process: subprocess.Popen[str]) -> int:
         """Wait for the end of an attempt and return its exit code."""
         self.log, _ = process.communicate(timeout=LIMIT_S)
+        Stage.last_log = self.log
         return process.returncode
 
     def run(self, **options: Any) -> int:
@@ -117,6 +120,8 @@ class Stage:
         """Return ``each once`` if so many runs have finished with every epoch's loss once, else what is wrong."""
         from mlflow.tracking import MlflowClient
 
+        if uri is None and not (self.place / "mlflow.db").is_file():
+            return "nowhere: there is no database"
         client = MlflowClient(uri or self.tracking)
         experiment = client.get_experiment_by_name("pointloom")
         runs = client.search_runs([experiment.experiment_id]) if experiment else []

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from pointloom.errors import ParamsError
@@ -75,6 +76,14 @@ def start(root: Path, name: str, params: MAEParams, **environment: str) -> subpr
     )  # fmt: skip
 
 
+def wait_for_state(root: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not list(root.glob("state/pretrain/*/last.pt")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def losses(root: Path, name: str) -> list[float]:
     return np.genfromtxt(root / "models" / name / "curves.csv", delimiter=",", names=True)["loss"].tolist()
 
@@ -84,13 +93,10 @@ def test_stage_in_two_processes_writes_what_one_writes_and_stops_and_goes_on_tog
     """SIGTERM to the command ends both processes at one step with code 75; one process finishes what two have begun."""
     params = mae(epochs=6)
     whole = start(workspace, "one", params)
-    assert whole.wait(timeout=300) == 0
+    _, said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
     first = start(workspace, "several", params, POINTLOOM_PROCESSES="2", POINTLOOM_SAVE_EVERY_S="0")
-    deadline = time.monotonic() + 120
-    while not list(workspace.glob("state/pretrain/*/last.pt")):
-        assert first.poll() is None, first.stderr and first.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_state(workspace, first)
     first.send_signal(signal.SIGTERM)
     _, said = first.communicate(timeout=120)
     assert first.returncode == 75, said
@@ -107,9 +113,21 @@ def test_stage_in_two_processes_writes_what_one_writes_and_stops_and_goes_on_tog
 
 
 @pytest.mark.slow
+def test_processes_do_not_outlive_a_command_that_is_killed(workspace: Path) -> None:
+    params = mae(epochs=500, seed=7)
+    first = start(workspace, "killed", params, POINTLOOM_PROCESSES="2", POINTLOOM_SAVE_EVERY_S="0")
+    wait_for_state(workspace, first)
+    workers = psutil.Process(first.pid).children()
+    first.kill()
+    first.wait()
+    _, alive = psutil.wait_procs([worker for worker in workers if "pointloom" in worker.cmdline()], timeout=60)
+    assert not alive
+
+
+@pytest.mark.slow
 def test_error_for_people_keeps_its_exit_code_and_is_not_tried_again(workspace: Path) -> None:
-    process = start(workspace, "wrong", mae(batch_size=1), POINTLOOM_PROCESSES="2")
+    process = start(workspace, "wrong", mae(batch_size=2), POINTLOOM_PROCESSES="3")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 2, said
-    assert "a batch of 1 cannot be divided among 2 processes; raise batch_size" in said
+    assert "a batch of 2 cannot be divided among 3 processes; raise batch_size" in said
     assert "started again" not in said
