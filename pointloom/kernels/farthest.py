@@ -1,4 +1,8 @@
-"""Farthest point sampling, exact, with leaves of a k-d tree left out that the newest point cannot change."""
+"""Farthest point sampling, exact, with parts of a k-d tree left out that the newest point cannot change.
+
+The tree is looked at in two steps, blocks of leaves and the leaves of near blocks, each in vector instructions: with
+several thousand leaves a run over all of them per sample would make the whole quadratic.
+"""
 
 import numpy as np
 from numba import njit
@@ -7,6 +11,7 @@ from numpy.typing import NDArray
 from pointloom.kernels.tree import PADDING, build_tree
 
 _LEAF = 64
+_BLOCK = 64  # leaves
 
 
 @njit(cache=True, nogil=True)
@@ -38,8 +43,10 @@ def fps_cloud(
             if source[s] != PADDING:
                 slot_of[source[s]] = s
     farthest = np.full(leaves, np.inf, dtype=np.float32)
-    near = np.empty(leaves, dtype=np.int32)
-    queue = np.empty(leaves, dtype=np.int32)
+    width = min(leaves, _BLOCK)
+    blocks = leaves // width
+    farthest_block = np.full(blocks, np.inf, dtype=np.float32)
+    near, near_block = np.empty(width, dtype=np.int32), np.ones(blocks, dtype=np.int32)
     current = start
     for i in range(len(chosen)):
         chosen[i] = current
@@ -48,15 +55,44 @@ def fps_cloud(
             home = slot_of[current] // _LEAF
             distance[slot_of[current]] = -1
             farthest[home] = _update_leaf(slots, distance, home * _LEAF, x, y, z)
-        _find_near(box, farthest, x, y, z, near)
-        length = 0
-        for b in range(leaves):
-            queue[length] = b
-            length += near[b]
-        for q in range(length):
-            b = queue[q]
-            farthest[b] = _update_leaf(slots, distance, b * _LEAF, x, y, z)
-        current = _first_farthest(farthest, distance, source)
+            first = home // width * width
+            farthest_block[home // width] = _largest(farthest[first : first + width])
+        if blocks > 1:
+            _find_near(box, blocks, farthest_block, x, y, z, near_block)
+        for j in range(blocks):
+            if near_block[j]:
+                own = farthest[j * width : (j + 1) * width]
+                _update_block(slots, distance, box, leaves + j * width, own, j * width, x, y, z, near)
+                farthest_block[j] = _largest(own)
+        current = _first_farthest(farthest, farthest_block, distance, source)
+
+
+@njit(cache=True, nogil=True)
+def _update_block(
+    slots: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    box: NDArray[np.float32],
+    node: int,
+    farthest: NDArray[np.float32],
+    leaf: int,
+    x: np.float32,
+    y: np.float32,
+    z: np.float32,
+    near: NDArray[np.int32],
+) -> None:  # pragma: no cover - compiled
+    """Update the near leaves of a block that begins at ``node`` of the tree and at ``leaf``."""
+    _find_near(box, node, farthest, x, y, z, near)
+    for b in range(len(farthest)):
+        if near[b]:
+            farthest[b] = _update_leaf(slots, distance, (leaf + b) * _LEAF, x, y, z)
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _largest(values: NDArray[np.float32]) -> np.float32:  # pragma: no cover - compiled
+    largest = np.float32(-1)
+    for b in range(len(values)):
+        largest = max(largest, values[b])
+    return largest
 
 
 @njit(cache=True, nogil=True)
@@ -75,16 +111,16 @@ def _first_distances(
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _find_near(
     box: NDArray[np.float32],
+    node: int,
     farthest: NDArray[np.float32],
     x: np.float32,
     y: np.float32,
     z: np.float32,
     near: NDArray[np.int32],
 ) -> None:  # pragma: no cover - compiled
-    """Mark the leaves in which the distance of some point can fall; one run over all leaves, in vector instructions."""
-    first = len(near)  # vector instructions need rows of their own, indexed from 0
-    x0, y0, z0 = box[0, first:], box[1, first:], box[2, first:]
-    x1, y1, z1 = box[3, first:], box[4, first:], box[5, first:]
+    """Mark the nodes from ``node`` on in which the distance of some point can fall, in vector instructions."""
+    x0, y0, z0 = box[0, node:], box[1, node:], box[2, node:]  # these need rows of their own, indexed from 0
+    x1, y1, z1 = box[3, node:], box[4, node:], box[5, node:]
     for b in range(len(near)):
         dx = max(max(x0[b] - x, x - x1[b]), np.float32(0))
         dy = max(max(y0[b] - y, y - y1[b]), np.float32(0))
@@ -114,22 +150,21 @@ def _update_leaf(
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def _first_farthest(
-    farthest: NDArray[np.float32], distance: NDArray[np.float32], source: NDArray[np.int32]
+    farthest: NDArray[np.float32],
+    farthest_block: NDArray[np.float32],
+    distance: NDArray[np.float32],
+    source: NDArray[np.int32],
 ) -> int:  # pragma: no cover - compiled
     """Return the lowest index among the points with the largest distance."""
-    largest = np.float32(-1)
-    for b in range(len(farthest)):
-        largest = max(largest, farthest[b])
-    count = np.int32(0)
-    first = PADDING
-    for b in range(len(farthest)):
-        count += np.int32(farthest[b] == largest)
-        first = min(first, np.int32(b) if farthest[b] == largest else PADDING)
+    largest = _largest(farthest_block)
+    width = len(farthest) // len(farthest_block)
     lowest = PADDING
-    for b in range(first, len(farthest) if count > 1 else first + 1):
-        if farthest[b] == largest:
-            for s in range(b * _LEAF, (b + 1) * _LEAF):
-                lowest = min(lowest, source[s] if distance[s] == largest else PADDING)
+    for j in range(len(farthest_block)):
+        if farthest_block[j] == largest:
+            for b in range(j * width, (j + 1) * width):
+                if farthest[b] == largest:
+                    for s in range(b * _LEAF, (b + 1) * _LEAF):
+                        lowest = min(lowest, source[s] if distance[s] == largest else PADDING)
     return int(lowest)
 
 

@@ -55,7 +55,7 @@ def test_degenerate_clouds_do_not_break_it(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["line", "grid", "same", "near origin"])
-@pytest.mark.parametrize("num_points", [2, 64, 65, 3000])
+@pytest.mark.parametrize("num_points", [2, 64, 65, 3000, 9000])
 def test_ties_and_skipped_points_follow_the_plain_loop(backend: str, kind: str, num_points: int) -> None:
     rng = np.random.default_rng(num_points)
     line = np.stack([rng.permutation(num_points), np.zeros(num_points), np.zeros(num_points)], axis=1)
@@ -104,7 +104,7 @@ def test_bad_input_is_refused_with_a_reason(backend: str) -> None:
         farthest_point_sampling(torch.zeros(1, 5, 3), 2, start=9, backend=backend)
 
 
-@pytest.mark.parametrize("num_points", [1, 2, 63, 64, 65, 1000])
+@pytest.mark.parametrize("num_points", [1, 2, 63, 64, 65, 1000, 4200])
 def test_full_order_equals_a_plain_loop(num_points: int) -> None:
     coord = np.random.default_rng(num_points).normal(size=(num_points, 3)).astype(np.float32)
     assert fps_order(coord).tolist() == slow_fps(coord, num_points)
