@@ -14,7 +14,7 @@ def prepare(
     metrics: Output[Metrics],
     state: str = "/tmp/state",
 ) -> dsl.ContainerSpec:
-    """Turn a folder of meshes and point clouds, or generated objects, into a prepared store."""
+    """Turn a folder of meshes, clouds or scenes, or generated ones, into a prepared store."""
     return dsl.ContainerSpec(
         image=DATA,
         command=["pointloom", "prepare"],

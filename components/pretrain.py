@@ -15,7 +15,7 @@ def pretrain(
     metrics: Output[Metrics],
     state: str = "/tmp/state",
 ) -> dsl.ContainerSpec:
-    """Learn an encoder from unlabelled clouds (or write an untrained one to start from).
+    """Learn an encoder from unlabelled clouds or scenes (or write an untrained one to start from).
 
     The stage finds ``name``, its entry in the parameters, in the executor input.
     """

@@ -16,7 +16,7 @@ def probe(
     metrics: Output[Metrics],
     state: str = "/tmp/state",
 ) -> dsl.ContainerSpec:
-    """Classify objects by the frozen features of an encoder, and keep the features for pictures and retrieval.
+    """Classify objects, or the points of scenes, by the frozen features of an encoder.
 
     The stage finds ``name``, its entry in the parameters, in the executor input.
     """
