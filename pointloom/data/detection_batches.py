@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pointloom.data.box_transforms import BoxedPoints, Cuboid, crop, flip, scale, turn, upright, votes
 from pointloom.data.scene_batches import SceneSource, scene_points
+from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.errors import DataError
 from pointloom.structures import DetectionBatch
 
@@ -109,18 +110,17 @@ def boxed_points(store: SceneSource, row: int) -> BoxedPoints:
     Raises:
         DataError: The scene has no boxes (a scene with zero boxes has).
     """
-    scene = store.scene(row)
-    if scene.boxes is None:
-        raise DataError(f"{store.path}: scene {scene.name} has no boxes; detection needs a source that has them")
-    points, boxes = scene_points(scene), scene.boxes
-    center = boxes.center + (points.coord[0] - scene.coord[0])
+    scene, boxes = _boxed_scene(store, row)
+    points = scene_points(scene)
+    place = _rows(boxes)
+    place[:, :3] += points.coord[0] - scene.coord[0]
     z = points.coord[:, 2]
     return BoxedPoints(
         coord=points.coord,
         color=points.color,
         height=z - np.float32(np.percentile(z, FLOOR_PERCENTILE)),
         instance=points.instance,
-        boxes=np.concatenate([center, boxes.size, boxes.heading[:, None]], axis=1).astype(np.float32),
+        boxes=place,
         label=boxes.label,
         box_instance=boxes.instance,
     )
@@ -159,15 +159,26 @@ def mean_sizes(store: SceneSource, rows: NDArray[np.int64], *, num_classes: int,
     """
     total, count = np.zeros((num_classes, 3)), np.zeros(num_classes)
     for row in rows.tolist():
-        points = boxed_points(store, row)
-        sizes = points.boxes if oriented else upright(points.boxes)
-        np.add.at(total, points.label, sizes[:, 3:6])
-        np.add.at(count, points.label, 1)
+        boxes = _boxed_scene(store, row)[1]
+        sizes = _rows(boxes) if oriented else upright(_rows(boxes))
+        np.add.at(total, boxes.label, sizes[:, 3:6])
+        np.add.at(count, boxes.label, 1)
     if count.sum() == 0:
         raise DataError(f"{store.path}: the training scenes have no boxes; there is nothing to learn")
     of_all = total.sum(0) / count.sum()
     mean = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], of_all)
     return mean.astype(np.float32)
+
+
+def _boxed_scene(store: SceneSource, row: int) -> tuple[Scene, SceneBoxes]:
+    scene = store.scene(row)
+    if scene.boxes is None:
+        raise DataError(f"{store.path}: scene {scene.name} has no boxes; detection needs a source that has them")
+    return scene, scene.boxes
+
+
+def _rows(boxes: SceneBoxes) -> NDArray[np.float32]:
+    return np.concatenate([boxes.center, boxes.size, boxes.heading[:, None]], axis=1).astype(np.float32)
 
 
 def _stacked(arrays: Sequence[NDArray[np.generic]]) -> torch.Tensor:
