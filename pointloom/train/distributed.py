@@ -105,8 +105,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     gradients = [parameter.grad for parameter in trained]
-    device = trained[0].device
-    present = torch.tensor([gradient is not None for gradient in gradients], dtype=torch.float32).to(device)
+    complete = all(gradient is not None for gradient in gradients)
+    present = torch.ones(len(trained), device=trained[0].device)
+    if not complete:
+        present = torch.tensor([float(gradient is not None) for gradient in gradients]).to(present)
     parts = [
         torch.zeros_like(parameter, dtype=torch.float32) if gradient is None else gradient.float()
         for parameter, gradient in zip(trained, gradients, strict=True)
@@ -114,7 +116,6 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     together = torch.cat([part.flatten() for part in parts] + [present])
     dist.all_reduce(together)
     *means, users = (together / world).split([part.numel() for part in parts] + [len(parts)])
-    complete = all(gradient is not None for gradient in gradients)
     used = [True] * len(parts) if complete else (users > 0).tolist()
     for parameter, mean, is_used in zip(trained, means, used, strict=True):
         parameter.grad = mean.view_as(parameter).to(parameter.dtype) if is_used else None

@@ -120,7 +120,7 @@ class KubernetesApi:
         stream: bool = False,
     ) -> requests.Response:
         headers = {"Accept": "application/json, */*"}
-        if self._token:
+        if self._token and self._token.is_file():
             headers["Authorization"] = f"Bearer {self._token.read_text(encoding='utf-8').strip()}"
         return self._session.request(
             method, self.address + path, json=body, params=query, headers=headers, timeout=TIMEOUT_S, stream=stream
@@ -145,8 +145,10 @@ def own_cluster(*, patience_s: float = PATIENCE_S) -> KubernetesApi | None:
     if given is not None:
         return KubernetesApi(given, namespace=namespace, patience_s=patience_s)
     address = f"https://[{host}]:{port}" if ":" in str(host) else f"https://{host}:{port}"
-    token, authority = ACCOUNT / "token", ACCOUNT / "ca.crt"
-    return KubernetesApi(address, namespace=namespace, token=token, authority=authority, patience_s=patience_s)
+    authority = ACCOUNT / "ca.crt" if (ACCOUNT / "ca.crt").is_file() else None
+    return KubernetesApi(
+        address, namespace=namespace, token=ACCOUNT / "token", authority=authority, patience_s=patience_s
+    )
 
 
 def _checked(answer: requests.Response, method: str, path: str) -> dict[str, Any]:

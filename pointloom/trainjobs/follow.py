@@ -49,8 +49,8 @@ class TrainJob:
             ApiError: The API server refuses, or does not answer for long; the job is left alone, and the next attempt
                 finds it.
         """
-        self.start()
         try:
+            self.start()
             outcome = self._follow()
         except (KeyboardInterrupt, SystemExit):
             logger.warning("asked to end: TrainJob %s is deleted", self.name)
