@@ -196,8 +196,13 @@ def shift_hue(color: Float, hue: float, saturation: float) -> Float:
 
 
 def voxel_keys(coord: Float, voxel_size: float) -> Ints:
-    """Return (N,) a number per point, equal for points of one voxel; the grid begins at the smallest coordinates."""
-    cell = np.floor((coord - coord.min(axis=0)) / np.float32(voxel_size)).astype(np.int64)
+    """Return (N,) a number per point, equal for points of one voxel.
+
+    The grid is aligned to multiples of the size, as that of networks on voxels is (``ops.voxels.voxelize``): what has
+    one point per voxel here has one there, also after a crop.
+    """
+    cell = np.floor(coord / np.float32(voxel_size)).astype(np.int64)
+    cell -= cell.min(axis=0)
     size = cell.max(axis=0) + 1
     return (cell[:, 0] * size[1] + cell[:, 1]) * size[2] + cell[:, 2]
 

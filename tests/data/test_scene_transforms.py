@@ -42,7 +42,7 @@ def points(num: int = 400) -> ScenePoints:
 def voxels(coord: np.ndarray, size: float) -> dict[tuple[int, ...], list[int]]:
     """The slow way."""
     found: dict[tuple[int, ...], list[int]] = {}
-    for i, cell in enumerate(np.floor((coord - coord.min(0)) / np.float32(size)).astype(int).tolist()):
+    for i, cell in enumerate(np.floor(coord / np.float32(size)).astype(int).tolist()):
         found.setdefault(tuple(cell), []).append(i)
     return found
 

@@ -12,6 +12,7 @@ from pointloom.data.scene_transforms import INDOOR, Augmentation
 from pointloom.data.scene_views import SceneViewsLoader
 from pointloom.data.scenes import Scene
 from pointloom.errors import DataError
+from pointloom.ops.voxels import voxelize
 
 
 @dataclass
@@ -81,3 +82,9 @@ def test_blocks_and_no_scenes_are_refused() -> None:
         loader(block="keep")
     with pytest.raises(DataError, match="there is no scene to train on"):
         SceneViewsLoader(Rooms(), np.arange(0), sampling=SceneSampling(voxel_size=0.1), batch_size=2, seed=0)
+
+
+def test_every_point_of_a_view_has_a_voxel_of_its_own_in_the_network() -> None:
+    batch = next(iter(loader(max_points=120).batches(0)))
+    voxels, _, _ = voxelize(batch.scenes.coord, batch.scenes.offset, 0.1)
+    assert len(voxels.key) == len(batch.scenes.coord)
