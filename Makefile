@@ -122,7 +122,7 @@ format: $(STAMP) ## Bring the source into its style
 type: $(STAMP) ## Check types
 	$(BIN)/mypy
 
-bench: $(STAMP) ## Measure operations, training step and data engine (minutes); writes runs/bench or OUTPUT=folder
+bench: $(STAMP) ## Measure operations, training step, scaling, data engine, stages (minutes); writes runs/bench or OUTPUT=folder
 	$(BIN)/python -m benchmarks.run_all run '$(or $(OUTPUT),runs/bench)'
 
 faults: $(STAMP) ## Break a training in every way and print what came of it (minutes; as root also full and read-only disks)
