@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from benchmarks.operators import describe_machine, room
+from benchmarks.scaling import exponent
 from pointloom import ops
-from pointloom.data.scene_transforms import grid_sample
+from pointloom.data.scene_transforms import grid_sample, voxel_keys
 from pointloom.models.point_transformer import point_transformer, point_transformer_tiny
 from pointloom.structures import SceneBatch
 from pointloom.train.allocator import keep_freed_memory
@@ -42,7 +43,9 @@ class Row:
 
 
 def batch_of(num_points: int) -> SceneBatch:
+    """Return a room with its points in the order in which thinning leaves them, voxel after voxel."""
     coord = room(num_points, 0)[0]
+    coord = coord[torch.from_numpy(np.argsort(voxel_keys(coord.numpy(), 0.05)))].contiguous()
     none = torch.full((num_points,), -1)
     return SceneBatch(
         coord=coord, color=torch.rand(num_points, 3), normal=torch.zeros(num_points, 3),
@@ -95,11 +98,6 @@ def measure(name: str, num_points: int) -> Row:
 def _resident_gib() -> float:
     """Return the largest resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def exponent(points: list[int], values: list[float]) -> float:
-    """Return the slope of a line through the logarithms."""
-    return float(np.polyfit(np.log(points), np.log(values), 1)[0])
 
 
 def as_markdown(rows: list[Row]) -> str:
