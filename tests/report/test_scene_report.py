@@ -31,7 +31,9 @@ def scene(name: str, split: str) -> Scene:
     rng = np.random.default_rng(len(name))
     num = 40
     return Scene(
-        name=name, coord=rng.random((num, 3)).astype(np.float32), color=rng.integers(255, size=(num, 3), dtype=np.uint8),
+        name=name,
+        coord=rng.random((num, 3)).astype(np.float32),
+        color=rng.integers(255, size=(num, 3), dtype=np.uint8),
         normal=None, segment=rng.integers(2, size=num).astype(np.int16), instance=np.zeros(num, dtype=np.int32),
         split=split,
     )  # fmt: skip

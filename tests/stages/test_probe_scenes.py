@@ -107,8 +107,8 @@ def test_protocols_can_be_left_out(data: Path, encoder: Path, tmp_path: Path) ->
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:
-    instances = VALUES["instances"] | {"ignored": ["flor"]}
-    with pytest.raises(ParamsError, match="flor"):
+    instances = VALUES["instances"] | {"ignored": ["ground"]}
+    with pytest.raises(ParamsError, match="ground"):
         run(data, encoder, tmp_path, instances=instances)
     assert not (tmp_path / "random").exists()
 
