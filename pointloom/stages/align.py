@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pointloom.data.aligned_text import AlignedText
     from pointloom.data.features import FeatureStore
     from pointloom.data.shards import ObjectStore
-    from pointloom.data.aligned_text import AlignedText
     from pointloom.data.triplets import TeacherVectors, TripletLoader
     from pointloom.methods.align import Align
     from pointloom.stages.alignment import Aligned
