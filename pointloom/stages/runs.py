@@ -147,17 +147,7 @@ def stage_run(
     if not is_leader():
         yield StageRun(None)
         return
-    lineage = {
-        "stage": stage,
-        "name": name,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
-        "git": code_revision(),
-        "params_sha256": params_digest(params),
-        "data_digest": data_digest(inputs),
-        "inputs": input_digests(inputs),
-        "kfp_run_id": os.environ.get("KFP_RUN_ID") or None,
-    }
+    lineage = _lineage(stage, name, params, inputs)
     tracker = _open_tracker(lineage, params, inputs, state, shard)
     run = StageRun(tracker)
     meter = CostMeter(tracker.sender.pid if tracker and tracker.sender else None)
@@ -181,6 +171,20 @@ def stage_run(
         run_id = tracker.finish("FINISHED")
     if shard is None:
         write_json(metrics, {"metrics": run.headline, "run": {**lineage, **cost, "mlflow_run_id": run_id}})
+
+
+def _lineage(stage: str, name: str, params: BaseModel, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "name": name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(),
+        "git": code_revision(),
+        "params_sha256": params_digest(params),
+        "data_digest": data_digest(inputs),
+        "inputs": input_digests(inputs),
+        "kfp_run_id": os.environ.get("KFP_RUN_ID") or None,
+    }
 
 
 def _open_tracker(
