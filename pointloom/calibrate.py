@@ -14,6 +14,7 @@ import yaml
 
 from pointloom.plan import Rate, Rates, step_name, steps, units_of
 from pointloom.stages import STAGES
+from pointloom.stages.prepare import SCENE_SOURCES
 from pointloom.stages.signature import read_signature
 
 SIZES = (60, 240)
@@ -33,10 +34,9 @@ def shortened(stage: str, values: Mapping[str, Any], *, objects: int) -> dict[st
     """Return parameters for a short run: generated objects, one epoch, one seed, batches that fit."""
     short: dict[str, Any] = deepcopy(dict(values))
     if stage == "prepare":
-        return short | {
-            "source": "synthetic", "variant": None, "num_objects": objects, "unlabelled_synthetic": 0,
-            "train_list": None, "test_list": None,
-        }  # fmt: skip
+        made = "synthetic_rooms" if short["source"] in SCENE_SOURCES else "synthetic"
+        short |= {"source": made, "num_objects": objects, "unlabelled_synthetic": 0}
+        return short | {"variant": None, "train_list": None, "test_list": None}
     if "seeds" in short:
         short["seeds"] = short["seeds"][:1]
     if "epochs" in short:

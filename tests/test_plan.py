@@ -91,7 +91,7 @@ def test_a_line_goes_through_two_measurements_and_never_falls() -> None:
     assert (noisy.start_s, noisy.unit_s, noisy.gpu) == pytest.approx((0.0, 0.01, True))
 
 
-@pytest.mark.parametrize("pipeline", ["pretrain", "systems", "multimodal"])
+@pytest.mark.parametrize("pipeline", ["pretrain", "systems", "multimodal", "scenes"])
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
 def test_short_runs_have_valid_parameters_for_every_profile(tmp_path: Path, pipeline: str, profile: str) -> None:
     params = yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml"))
