@@ -92,7 +92,7 @@ def _build(params: SceneLearningParams, *, num_steps: int) -> "SceneMethod":
 
 
 def _write_samples(path: Path, method: "SceneMethod", store: "SceneStore", params: SceneLearningParams) -> None:
-    """Look at a few scenes that were not trained on, at training scenes where there are no others."""
+    """Look at a few test scenes, at scenes that were trained on where there are none."""
     import numpy as np
     import torch
 
@@ -100,7 +100,7 @@ def _write_samples(path: Path, method: "SceneMethod", store: "SceneStore", param
     from pointloom.structures import as_module
     from pointloom.train.device import best_device
 
-    rows = store.rows("test") if len(store.rows("test")) else store.rows("train")
+    rows = next(found for split in ("test", *params.splits) if len(found := store.rows(split)))
     chosen = rows[np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(np.int64)]
     sampling = as_scene_sampling(params.sampling)
     batches = list(SceneLoader(store, chosen, sampling=sampling, batch_size=1, seed=0).draw(0))

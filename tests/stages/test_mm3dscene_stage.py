@@ -52,10 +52,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-def run(root: Path, name: str, **changed: Any) -> Path:
+def run(root: Path, name: str, *, data: str = "data", **changed: Any) -> Path:
     params = validate(read_signature("pretrain", pretrain).params, PARAMS | changed, where="test")
     pretrain(
-        params, dataset=root / "data", encoder=root / "models" / name, metrics=root / f"{name}.json",  # type: ignore[arg-type]
+        params, dataset=root / data, encoder=root / "models" / name, metrics=root / f"{name}.json",  # type: ignore[arg-type]
         state=root / "state",
     )  # fmt: skip
     return root / "models" / name
@@ -76,6 +76,13 @@ def test_encoder_alone_is_written_with_scenes_to_look_at(workspace: Path, learne
         assert looked["coord"].shape == (num, 3)
         assert looked["statistic"].shape == looked["visible"].shape == (num,)
         assert len(looked["reconstruction"]) == 4 * looked["visible"].sum()
+
+
+def test_scans_without_a_split_are_enough(workspace: Path) -> None:
+    scans = [room(f"scan{i}", "pretrain", i) for i in range(3)]
+    write_scenes(workspace / "scans", scans, classes=(), box_classes=(), source="test", settings={})
+    with np.load(run(workspace, "scans", data="scans", splits=["pretrain"]) / "scene_samples.npz") as looked:
+        assert set(looked["name"].tolist()) <= {scan.name for scan in scans}
 
 
 def test_same_seed_gives_the_same_weights(workspace: Path, learned: Path) -> None:
