@@ -99,7 +99,7 @@ def test_training_equals_plain_adamw_with_the_same_updates(double_step: bool) ->
 
 def test_votenets_rate_drops_after_80_120_and_160_of_180_epochs() -> None:
     def rate(epoch: float) -> float:
-        return learning_rate(schedule="votenet", epoch=epoch, epochs=180, base=1e-3, minimum=0.0, warmup_epochs=0)
+        return learning_rate(schedule="votenet", epoch=epoch, epochs=180, base=1e-3, minimum=0.0, warmup_epochs=0.0)
 
-    found = [rate(epoch) for epoch in (0, 79.9, 80, 119.9, 120, 159.9, 160, 179.9)]
+    found = [rate(epoch) for epoch in (0.0, 79.9, 80.0, 119.9, 120.0, 159.9, 160.0, 179.9)]
     assert found == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6])
