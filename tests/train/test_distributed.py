@@ -81,7 +81,7 @@ def test_every_method_has_the_same_losses_in_two_processes(
 
 @pytest.mark.slow
 def test_views_of_scenes_are_learned_in_two_processes(curves: dict[str, list[dict[str, float]]]) -> None:
-    """MSM draws its masks per process: the losses are those of other masks, not the same ones."""
+    """Pairs of views come in another order, so other voxels are hidden: the losses are alike, not the same."""
     ours, alone = curves["msm"][-1]["loss"], train("msm")[-1]["loss"]
     assert ours == pytest.approx(alone, rel=0.2)
 
