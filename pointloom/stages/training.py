@@ -12,6 +12,7 @@ from pointloom.train.processes import is_leader, leave_to_leader
 
 if TYPE_CHECKING:
     from torch import nn
+    from tqdm import tqdm
 
     from pointloom.data.objects import Sampling
     from pointloom.data.shards import ObjectStore
@@ -110,8 +111,7 @@ def trained(
         run: Where losses are logged.
         on_step: Called after every step.
         prefix: In front of the names of what is logged.
-        on_epoch: Called with the row of every epoch before it is logged; what it adds to the row is kept. Rows of an
-            earlier attempt, with what was added to them, come first.
+        on_epoch: Called with the row of every epoch, also of earlier attempts; what it adds to the row is kept.
         more_to_train: Whether the stage trains again, inside of the block or after it.
     """
     from tqdm import tqdm
@@ -121,16 +121,11 @@ def trained(
     from pointloom.train.state import resume_state
     from pointloom.train.waiting import TimedLoader
 
-    timed = TimedLoader(loader)
-
     def log(row: dict[str, float]) -> None:
         on_epoch(row)
-        bar.update(int(row["epoch"]) - bar.n)
-        bar.set_postfix(loss=f"{row['loss']:.5f}")
-        values = {name: value for name, value in row.items() if name not in {"epoch", "cpu_s"}}
-        values["percent_waiting_for_data"] = timed.percent_waited
-        run.log_metrics({f"{prefix}{name}": value for name, value in values.items()}, step=int(row["epoch"]))
+        _show_and_log(row | {"percent_waiting_for_data": timed.percent_waited}, bar, run, prefix=prefix)
 
+    timed = TimedLoader(loader)
     with (
         resume_state(state, stage=stage, shaped_by=shaped_by) as resume,
         tqdm(total=optimization.epochs, desc=label, unit="epoch", disable=not is_leader()) as bar,
@@ -143,6 +138,13 @@ def trained(
         if not more_to_train:
             leave_to_leader()
         yield curve
+
+
+def _show_and_log(row: Mapping[str, float], bar: "tqdm[Any]", run: "StageRun", *, prefix: str) -> None:
+    bar.update(int(row["epoch"]) - bar.n)
+    bar.set_postfix(loss=f"{row['loss']:.5f}")
+    values = {f"{prefix}{name}": value for name, value in row.items() if name not in {"epoch", "cpu_s"}}
+    run.log_metrics(values, step=int(row["epoch"]))
 
 
 def write_curve(path: Path, curve: "list[dict[str, float]]") -> None:
