@@ -34,6 +34,7 @@ DESCRIPTIONS = {
     "pretrain": "Prepare shapes, pre-train an encoder without labels, fine-tune and probe it, report.",
     "systems": "Prepare shapes, pre-train by three methods without labels side by side, fine-tune, probe, report.",
     "multimodal": "The same with views, captions and teacher features: align with text and images, then distil.",
+    "scenes": "Prepare scenes, pre-train on them without labels, segment and detect, probe, report.",
 }
 
 

@@ -22,8 +22,8 @@ from pipelines.single import build_single
 PREPARE = {"num_objects": 12, "unlabelled_synthetic": 3, "num_points": 32, "num_workers": 1}
 
 
-def store_of(folder: Path, shards: int, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes], list[str]]:
-    """Run ``prepare`` in so many parts; returns the files of the store, and the names of the steps."""
+def store_of(folder: Path, shards: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Run ``prepare`` in so many parts; returns the files of the store."""
     for name in ("artifacts", "state", "raw"):
         (folder / name).mkdir(parents=True)
     monkeypatch.chdir(folder)
@@ -37,12 +37,13 @@ def store_of(folder: Path, shards: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     graph: Any = build_single(component_of("prepare"), "prepare", "", params, cluster, inputs={}, tag="test")
     graph(source=str(folder / "raw"), state=str(folder / "state"))
     (made,) = folder.glob("artifacts/*/prepare/dataset")
-    steps = sorted(path.name for path in made.parents[1].iterdir())
-    return {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}, steps
+    return {p.relative_to(made).as_posix(): p.read_bytes() for p in made.rglob("*") if p.is_file()}
 
 
 @pytest.mark.filterwarnings("ignore:Task .* no effect in the current local runner")
-def test_parts_and_then_the_step_make_what_one_step_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_and_then_the_step_make_what_one_step_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     workspace = Path(sys.prefix).with_name(Path(sys.prefix).name.removesuffix("-kubeflow")) / "bin"
     if not shutil.which("pointloom", path=str(workspace)):
         pytest.skip("the command pointloom is not installed beside .venv-kubeflow")
@@ -53,10 +54,12 @@ def test_parts_and_then_the_step_make_what_one_step_makes(tmp_path: Path, monkey
     monkeypatch.setattr(handler, "validate_not_container_component", lambda *_: None)
     monkeypatch.setattr(handler, "validate_image", lambda *_: None)
 
-    whole, steps = store_of(tmp_path / "whole", 1, monkeypatch)
-    assert steps == ["prepare"]
-    split, steps = store_of(tmp_path / "split", 3, monkeypatch)
-    assert len(steps) == 4
+    whole = store_of(tmp_path / "whole", 1, monkeypatch)
+    assert "shard" not in capfd.readouterr().out
+    split = store_of(tmp_path / "split", 3, monkeypatch)
+    said = capfd.readouterr().out
+    assert all(f"shard {index}-of-3: 5 objects are kept" in said for index in range(3))
+    assert "15 of 15 objects are done" in said
     assert split == whole
     assert json.loads(split["dataset.json"])["counts"]["objects"] == 15
     assert not list((tmp_path / "split/state/prepare").glob("*"))
