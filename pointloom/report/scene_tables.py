@@ -123,7 +123,7 @@ def _difference(
     counts = [
         result.predictions["confusion"][[place[seed] for seed in seeds]]
         for result, place in zip((first, second), places, strict=True)
-        if "confusion" in result.predictions and result.predictions["confusion"].ndim == 4
+        if "confusion" in result.predictions
     ]
     if len(counts) == 2 and counts[0].shape == counts[1].shape and counts[0].any() and counts[1].any():
         return miou_difference(*counts, bootstrap=bootstrap)
@@ -165,8 +165,7 @@ def miou_difference(
 def _miou(counts: Float[np.ndarray, "b s c c"]) -> Float[np.ndarray, "b s"]:
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     union = counts.sum(-1) + counts.sum(-2) - right
-    iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
-    found: Float[np.ndarray, "b s"] = 100 * np.nanmean(iou, axis=-1)
+    found: Float[np.ndarray, "b s"] = 100 * (right / np.maximum(union, 1)).mean(axis=-1)
     return found
 
 

@@ -16,7 +16,7 @@ from pointloom.report.inputs import load_scene_inputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.scene_build import build_scene_report
 from pointloom.report.scene_tables import miou_difference, seed_difference
-from pointloom.tasks.semantic_segmentation import semantic_scores
+from pointloom.tasks.scene_segmentation import scene_scores
 
 BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95, seed=0)
 CLASSES = ("wall", "chair")
@@ -40,7 +40,7 @@ def scene(name: str, split: str) -> Scene:
 
 
 def write_result(folder: Path, digest: str, *, task: str, method: str, counts: NDArray[np.int64], **more: Any) -> None:
-    scores = [semantic_scores(each.sum(0)) for each in counts]
+    scores = [scene_scores(each.sum(0)) for each in counts]
     runs = [
         {"seed": seed, "fraction": 0.2, "miou": s.miou, "macc": s.macc, "oa": s.oa,
          "classes": dict(zip(CLASSES, s.iou.tolist(), strict=True)), **more}
@@ -108,14 +108,16 @@ def test_result_of_other_data_is_a_problem(paths: dict[str, Path], tmp_path: Pat
 
 def test_miou_difference_is_the_mean_over_seeds_and_its_interval_covers_resampled_scenes() -> None:
     rng = np.random.default_rng(1)
-    first, second = confusion(rng, 10), confusion(rng, 0)
+    first, second = (
+        np.pad(confusion(rng, skill), ((0, 0), (0, 0), (0, 1), (0, 1))) for skill in (10, 0)
+    )  # no third class
     found = miou_difference(first, second, bootstrap=BOOTSTRAP)
-    means = [np.mean([semantic_scores(seed.sum(0)).miou for seed in counts]) for counts in (first, second)]
+    means = [np.mean([scene_scores(seed.sum(0)).miou for seed in counts]) for counts in (first, second)]
     assert found.mean == pytest.approx(means[0] - means[1])
     slow = []
     for _ in range(300):
         scenes, seeds = rng.integers(5, size=5), rng.integers(3, size=3)
-        pair = [np.mean([semantic_scores(c[s][scenes].sum(0)).miou for s in seeds]) for c in (first, second)]
+        pair = [np.mean([scene_scores(c[s][scenes].sum(0)).miou for s in seeds]) for c in (first, second)]
         slow.append(pair[0] - pair[1])
     assert [found.low, found.high] == pytest.approx(
         np.quantile(slow, [0.025, 0.975]), abs=0.15 * (found.high - found.low)

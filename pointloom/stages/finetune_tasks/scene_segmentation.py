@@ -263,7 +263,7 @@ def _scores(found: "Arrays") -> "SceneScores":
 
     from pointloom.tasks.scene_segmentation import scene_scores
 
-    return scene_scores(found["scene_confusion"].astype(np.int64).sum(0))
+    return scene_scores(found["confusion"].astype(np.int64).sum(0))
 
 
 def _class_counts(store: "SceneStore", rows: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -295,21 +295,19 @@ def _evaluate(task: "SceneSegmentation", store: "SceneStore", how: "Evaluation")
         if len(shown) < NUM_SHOWN:
             shown.append(label.astype(np.int16))
     task.train(was_training)
-    return {"scene_confusion": np.stack(counts), "shown": np.concatenate(shown)}
+    return {"confusion": np.stack(counts), "shown": np.concatenate(shown)}
 
 
 def _write_predictions(path: Path, store: "SceneStore", outcomes: list[dict[str, Any]]) -> None:
-    """Write the counts of every run, (runs, c, c) and per test scene (runs, scenes, c, c)."""
+    """Write the counts of every run and test scene, (runs, scenes, c, c)."""
     import numpy as np
 
-    per_scene = np.stack([each["scene_confusion"] for each in outcomes])
     np.savez_compressed(
         path,
         name=store.names[store.rows("test")],
         seed=np.array([each["run"]["seed"] for each in outcomes]),
         fraction=np.array([each["run"]["fraction"] for each in outcomes]),
-        scene_confusion=per_scene,
-        confusion=per_scene.astype(np.int64).sum(1),
+        confusion=np.stack([each["confusion"] for each in outcomes]),
     )
 
 
