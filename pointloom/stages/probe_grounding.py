@@ -46,23 +46,18 @@ class BoxesOfScene:
 
 def boxes_of_scene(scene: "Scene", feature: "NDArray[np.float32]") -> BoxesOfScene | None:
     """Return what is asked about a scene, None where nothing is."""
-    import numpy as np
-
+    from pointloom.data.scene_boxes import axis_aligned
     from pointloom.tasks.grounding import box_features
 
     if scene.boxes is None or not scene.sentences:
         return None
     boxes = scene.boxes
-    turn = np.stack([np.abs(np.cos(boxes.heading)), np.abs(np.sin(boxes.heading))])
-    hull = boxes.size.copy()
-    hull[:, 0] = turn[0] * boxes.size[:, 0] + turn[1] * boxes.size[:, 1]
-    hull[:, 1] = turn[1] * boxes.size[:, 0] + turn[0] * boxes.size[:, 1]
     place = {int(instance): i for i, instance in enumerate(boxes.instance)}
     sentences = tuple(sentence for sentence in scene.sentences if sentence.instance in place)
     if not sentences:
         return None
     return BoxesOfScene(
-        feature=box_features(scene.coord, feature, center=boxes.center, size=hull),
+        feature=box_features(scene.coord, feature, center=boxes.center, size=axis_aligned(boxes).size),
         center=boxes.center - scene.coord.mean(axis=0),
         sentences=sentences,
         target=tuple(place[sentence.instance] for sentence in sentences),

@@ -156,6 +156,7 @@ def _build(folder: Path, seed: int, *, untrained: bool) -> "SceneEncoder":
 
 def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: SceneProbeParams) -> "Iterator[_Features]":
     """Yield the scenes of a split, one at a time, with a feature for every point of the original scan."""
+    import numpy as np
     import torch
     from tqdm import tqdm
 
@@ -183,7 +184,8 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
             known = scene.normal is not None
             normal = points.normal if known else estimate_normals(torch.from_numpy(points.coord)).numpy()
             number = superpoints(points.coord, normal, points.color)
-        yield _Features(scene, PointFeatures(feature, points.segment, number))
+        dense = np.unique(number, return_inverse=True)[1]  # a scan's own numbers have large gaps
+        yield _Features(scene, PointFeatures(feature, points.segment, dense))
 
 
 def _learnable(features: _Features, params: SceneProbeParams, seeds: list[int]) -> list[_Kept]:
@@ -264,12 +266,11 @@ class _Trial:
 
     def look(self, each: _Features, boxes: BoxesOfScene | None, classes: tuple[str, ...]) -> None:
         """Test the heads on one scene."""
-        import numpy as np
+        from pointloom.tasks.scene_segmentation import count_confusion
 
-        label, predictions = each.points.label, _classify(self.params, self.heads, each.points)
+        predictions = _classify(self.params, self.heads, each.points)
         for name, prediction in predictions.items():
-            cells = label[label >= 0] * len(classes) + prediction[label >= 0]
-            matrix = np.bincount(cells, minlength=len(classes) ** 2).reshape(len(classes), -1)
+            matrix = count_confusion(each.points.label, prediction, len(classes))
             self.counts.setdefault(name, []).append(matrix)
         if self.heads.instances and self.params.instances:
             self.scored.append(
@@ -323,11 +324,11 @@ def _classify(params: SceneProbeParams, heads: _Heads, points: "PointFeatures") 
 def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[str, ...]) -> dict[str, Any]:
     import numpy as np
 
-    from pointloom.tasks.semantic_segmentation import semantic_scores
+    from pointloom.tasks.scene_segmentation import scene_scores
 
-    scores = semantic_scores(counts.sum(axis=0))
+    scores = scene_scores(counts.sum(axis=0))
     iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, scores.iou, strict=True)}
-    scored = {"miou": scores.miou, "macc": scores.macc, "oa": scores.oa}
+    scored = {"miou": scores.miou, "miou_present": scores.miou_present, "macc": scores.macc, "oa": scores.oa}
     return {"protocol": protocol, **scored, "classes": iou, "confusion": counts}
 
 

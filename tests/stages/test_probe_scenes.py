@@ -1,6 +1,7 @@
 """Probes of frozen scene features as a stage: records, determinism, what cannot work."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,20 @@ def test_every_protocol_leaves_a_record_per_seed_and_share_and_a_second_run_the_
     assert run(data, encoder, tmp_path, "again")["runs"] == found["runs"]
 
 
-def test_protocols_can_be_left_out(data: Path, encoder: Path, tmp_path: Path) -> None:
-    found = run(data, encoder, tmp_path, linear=None, instances=None, grounding=None, fractions=[1.0])
-    assert [record["protocol"] for record in found["runs"]] == ["nearest"]
+def test_superpoints_of_a_scan_may_have_any_numbers_and_a_class_without_points_counts_as_0(
+    encoder: Path, tmp_path: Path
+) -> None:
+    scenes = [scene(i, "train" if i < 2 else "test") for i in range(3)]
+    found: list[dict[str, Any]] = []
+    alone: dict[str, Any] = {"linear": None, "instances": None, "grounding": None, "fractions": [1.0]}
+    for step in (1, 10**7):  # an array as long as the largest number would not fit into memory
+        numbered = [replace(each, superpoint=(np.arange(600) // 10 * step).astype(np.int32)) for each in scenes]
+        names = {"classes": (*CLASSES, "green"), "box_classes": ("red", "blue")}
+        write_scenes(tmp_path / "data", numbered, **names, source="test", settings={})
+        found += run(tmp_path / "data", encoder, tmp_path, **alone)["runs"]
+    assert [record["protocol"] for record in found] == ["nearest", "nearest"]
+    assert found[0] == found[1]
+    assert found[0]["miou"] == pytest.approx(0.75 * found[0]["miou_present"])
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:
