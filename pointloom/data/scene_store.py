@@ -30,7 +30,6 @@ FORMAT = 1
 KIND = "scenes"
 SHARD_POINTS = 2**24
 """A shard that has more points than this takes no further scene."""
-BYTES_PER_POINT = 12 + 3 + 6 + 2 + 4 + 4
 _POINT_ARRAYS = {
     "coord": "float32", "color": "uint8", "normal": "float16", "segment": "int16", "instance": "int32",
     "superpoint": "int32",

@@ -59,14 +59,12 @@ class SceneChoices:
         meters: Length of a unit of the files.
         up: Up axis of the files, ``auto`` for the data set's own.
         sentences: ScanRefer's JSON files.
-        max_file_mb: Larger files are quarantined.
     """
 
     aligned: bool | None = None
     meters: float = 1.0
     up: str = "auto"
     sentences: tuple[Path, ...] = ()
-    max_file_mb: float = 500.0
 
 
 @dataclass(frozen=True)
