@@ -64,7 +64,7 @@ class Steps:
     def __init__(self, cluster: Cluster, tag: str, arguments: Mapping[str, Any], params: Params) -> None:
         self.cluster = cluster
         # KFP knows the folder of raw shapes, not what is in it: a cached store could be that of other files.
-        self.cached = CACHED if params["prepare"]["source"] == "synthetic" else CACHED[1:]
+        self.cached = CACHED if params["prepare"]["source"] in {"synthetic", "synthetic_rooms"} else CACHED[1:]
         split = params["prepare"]["source"] not in SCENE_SOURCES
         self.shards: dict[str, int] = {stage: count for stage, count in cluster.shards.items() if split}
         self.tag = tag

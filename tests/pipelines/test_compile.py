@@ -48,7 +48,7 @@ def test_committed_packages_are_what_the_code_makes() -> None:
 
 @pytest.mark.parametrize("pipeline", PARAMS)
 def test_there_is_a_step_per_entry_and_one_per_part(packages: dict[str, list[dict[str, Any]]], pipeline: str) -> None:
-    shards = read_cluster().shards
+    shards = read_cluster().shards if pipeline != "scenes" else {}
     expected = set()
     for stage in STAGES:
         for entry in PARAMS[pipeline][stage] if stage in ENTRY_STAGES else [""]:
