@@ -188,7 +188,9 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
         yield _Features(scene, PointFeatures(feature, points.segment, dense))
 
 
-def _learnable(features: _Features, params: SceneProbeParams, seeds: list[int]) -> list[_Kept]:
+def _learnable(
+    features: _Features, params: SceneProbeParams, seeds: list[int], classes: tuple[str, ...]
+) -> list[_Kept]:
     """Keep what the heads of every seed learn from: super-points, boxes, some of the labelled points."""
     import numpy as np
     import torch
@@ -197,8 +199,9 @@ def _learnable(features: _Features, params: SceneProbeParams, seeds: list[int]) 
     from pointloom.tasks.scene_probing import PointFeatures, superpoint_labels, superpoint_means
 
     scene, points = features.scene, features.points
+    stuff = [classes.index(name) for name in params.instances.ignored] if params.instances else []
     known = np.flatnonzero(points.label >= 0)
-    shift, has_shift = instance_targets(scene.coord, scene.instance)
+    shift, has_shift = instance_targets(scene.coord, np.where(np.isin(points.label, stuff), -1, scene.instance))
     label = superpoint_labels(points, num_classes=int(points.label.max(initial=0)) + 1)
     pooled = PointFeatures(superpoint_means(points), label, np.arange(len(label)))
     boxes = boxes_of_scene(scene, points.feature) if params.grounding else None
@@ -235,14 +238,13 @@ def _fit(params: SceneProbeParams, store: "SceneStore", train: list[_Kept], *, s
     num_classes = len(store.info.classes)
     joined = {key: torch.cat([getattr(each.targets, key) for each in train]) for key in vars(train[0].targets)}
     feature, label = joined["feature"].numpy(), joined["segment"].numpy()
-    try:
-        linear = params.linear and fit_linear_probe(
-            PointFeatures(feature, label, np.zeros_like(label)), num_classes=num_classes,
-            epochs=params.linear.epochs, lr=params.linear.lr, seed=seed,
-        )  # fmt: skip
-        nearest = params.nearest and gather_superpoints((each.superpoints for each in train), num_classes=num_classes)
-    except ValueError as error:
-        raise DataError(f"{store.path}: {error}; probing needs labelled training scenes") from error
+    if not len(label):
+        raise DataError(f"{store.path}: no training point has a label; probing needs labelled training scenes")
+    linear = params.linear and fit_linear_probe(
+        PointFeatures(feature, label, np.zeros_like(label)), num_classes=num_classes,
+        epochs=params.linear.epochs, lr=params.linear.lr, seed=seed,
+    )  # fmt: skip
+    nearest = params.nearest and gather_superpoints((each.superpoints for each in train), num_classes=num_classes)
     instances = params.instances and fit_instance_heads(
         PointTargets(**joined), num_classes=num_classes, epochs=params.instances.epochs, lr=params.instances.lr,
         seed=seed,
@@ -297,7 +299,7 @@ def _trials(params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder
     """Fit heads for every seed and share, then test all of them, scene by scene; every scene is encoded once."""
     import numpy as np
 
-    kept = [_learnable(each, params, seeds) for each in _encode(module, store, "train", params)]
+    kept = [_learnable(each, params, seeds, store.info.classes) for each in _encode(module, store, "train", params)]
     trials = []
     for place, seed in enumerate(seeds):
         order = np.random.default_rng(seed).permutation(len(kept))

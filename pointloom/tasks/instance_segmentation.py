@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointloom.data.scene_transforms import voxel_keys
 from pointloom.structures import Losses
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(9))
@@ -161,12 +162,10 @@ def group_points_by_shift(
         smallest: Instances with fewer points are dropped.
 
     Note:
-        The official grouping follows at most 300 neighbours of a point, in one direction; this follows all of them.
+        The official grouping follows at most 300 neighbours of a point, in one direction. Here points in one cell of
+        an eighth of the radius are one, and of those all neighbours are followed: memory does not grow with the square
+        of an instance, but two points more than half the radius apart may not find each other.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
     label = probability.argmax(1)
     kept = np.flatnonzero(~np.isin(label, list(ignored)))
     number = np.full(len(coord), -1, dtype=np.int64)
@@ -174,15 +173,26 @@ def group_points_by_shift(
     scores: list[float] = []
     for each in np.unique(label[kept]):
         rows = kept[label[kept] == each]
-        pairs = cKDTree(coord[rows] + shift[rows]).query_pairs(radius, output_type="ndarray")
-        graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(len(rows),) * 2)
-        _, component = connected_components(graph, directed=False)
+        component = _components(coord[rows] + shift[rows], radius)
         for found in np.flatnonzero(np.bincount(component) >= smallest):
             members = rows[component == found]
             number[members] = len(labels)
             labels.append(int(each))
             scores.append(float(probability[members, each].mean()))
     return Instances(number, np.array(labels, dtype=np.int64), np.array(scores, dtype=np.float64))
+
+
+def _components(coord: Float[np.ndarray, "n 3"], radius: float) -> Int[np.ndarray, " n"]:
+    """Return the number of the group of every point, whose neighbours are in the same one."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    _, first, cell = np.unique(voxel_keys(coord.astype(np.float32), radius / 8), return_index=True, return_inverse=True)
+    pairs = cKDTree(coord[first]).query_pairs(radius, output_type="ndarray")
+    graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
+    component: Int[np.ndarray, " n"] = connected_components(graph, directed=False)[1][cell]
+    return component
 
 
 def true_instances(segment: Int[np.ndarray, " n"], instance: Int[np.ndarray, " n"]) -> Instances:

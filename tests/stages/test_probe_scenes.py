@@ -127,8 +127,9 @@ def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, t
 
 def test_scenes_without_labels_or_test_split_are_refused(encoder: Path, tmp_path: Path) -> None:
     bare = store(tmp_path / "bare", [scene(0, "train", labelled=False), scene(1, "test")])
-    with pytest.raises(DataError, match="labelled training scenes"):
-        run(bare, encoder, tmp_path)
+    for left_out in ({}, {"linear": None, "nearest": None}):
+        with pytest.raises(DataError, match="labelled training scenes"):
+            run(bare, encoder, tmp_path, **left_out)
     alone = store(tmp_path / "alone", [scene(0, "train")])
     with pytest.raises(DataError, match="no test scene"):
         run(alone, encoder, tmp_path)

@@ -112,6 +112,17 @@ def test_points_that_meet_after_the_shift_are_one_instance_of_their_class() -> N
     assert len(unmoved.label) == 0
 
 
+def test_large_instance_that_meets_in_one_point_does_not_make_all_pairs_of_its_points() -> None:
+    rng = np.random.default_rng(0)
+    middle = np.repeat([[0.0, 0, 0], [1, 0, 0]], 60_000, axis=0)  # all pairs would be 58 GB
+    coord = middle + rng.uniform(-0.3, 0.3, middle.shape)
+    shift = middle - coord + rng.normal(scale=0.005, size=middle.shape)
+    found = group_points_by_shift(
+        coord, shift, np.tile([0.0, 1.0], (len(coord), 1)), ignored=(), radius=0.05, smallest=100
+    )  # fmt: skip
+    np.testing.assert_array_equal(found.number, np.repeat([0, 1], 60_000))
+
+
 def test_true_instances_leave_unlabelled_points_out() -> None:
     segment = np.array([2, 2, -1, 3, 3, -1])
     instance = np.array([7, 7, 7, 9, 9, 4])
