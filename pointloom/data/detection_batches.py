@@ -1,7 +1,6 @@
 """Batches for detectors: scenes with equally many points and padded boxes, a function of seed, epoch and step."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from pointloom.data.box_transforms import BoxedPoints, Cuboid, crop, flip, scale, turn, upright, votes
-from pointloom.data.scene_batches import SceneSource, scene_points
+from pointloom.data.scene_batches import scene_points
+from pointloom.data.scene_loading import SceneSource, ShuffledScenes
 from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.errors import DataError
 from pointloom.structures import DetectionBatch
@@ -41,42 +41,14 @@ class DetectionSampling:
     cuboid: Cuboid | None = None
 
 
-class DetectionLoader:
+class DetectionLoader(ShuffledScenes[DetectionBatch]):
     """Some rows of a store, in shuffled batches for training or in order for evaluation."""
 
     def __init__(
         self, store: SceneSource, rows: NDArray[np.int64], *, sampling: DetectionSampling, batch_size: int, seed: int
     ) -> None:
-        """Prepare to read ``rows``; scenes are read when they are needed.
-
-        Raises:
-            DataError: There are no rows.
-        """
-        if len(rows) == 0:
-            raise DataError(f"{store.path}: there is no scene to train or test on; look at its index and split")
-        self.store, self.rows, self.sampling, self.seed = store, rows, sampling, seed
-        self.batch_size = min(batch_size, len(rows))
-
-    def __len__(self) -> int:
-        """Training steps per epoch; a last incomplete batch is left out."""
-        return len(self.rows) // self.batch_size
-
-    def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[DetectionBatch]:
-        """Yield shuffled, augmented training batches of one epoch; the next one is made while one is in use."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-
-        def make(step: int) -> DetectionBatch:
-            chosen = self.rows[order[step * self.batch_size : (step + 1) * self.batch_size]]
-            seeds = [[self.seed, epoch, step + 1, place] for place in range(len(chosen))]
-            return collate([self._train(int(r), s) for r, s in zip(chosen, seeds, strict=True)], chosen.tolist())
-
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            ahead = thread.submit(make, first_step) if first_step < len(self) else None
-            for step in range(first_step, len(self)):
-                assert ahead is not None
-                batch = ahead.result()
-                ahead = thread.submit(make, step + 1) if step + 1 < len(self) else None
-                yield batch
+        super().__init__(store, rows, batch_size=batch_size, seed=seed)
+        self.sampling = sampling
 
     def draw(self, draw: int) -> Iterator[DetectionBatch]:
         """Yield all scenes in order, whole and unchanged, with random points; ``draw`` numbers the choice."""
@@ -84,8 +56,11 @@ class DetectionLoader:
             chosen = self.rows[start : start + self.batch_size].tolist()
             yield collate([self._test(row, np.random.default_rng([self.seed, draw, row, 1])) for row in chosen], chosen)
 
-    def _train(self, row: int, seed: list[int]) -> BoxedPoints:
-        sampling, rng = self.sampling, np.random.default_rng(seed)
+    def _training_batch(self, rows: list[int], rngs: list[np.random.Generator]) -> DetectionBatch:
+        return collate([self._train(row, rng) for row, rng in zip(rows, rngs, strict=True)], rows)
+
+    def _train(self, row: int, rng: np.random.Generator) -> BoxedPoints:
+        sampling = self.sampling
         points = boxed_points(self.store, row)
         if sampling.cuboid is not None:
             points = crop(points, sampling.cuboid, rng)

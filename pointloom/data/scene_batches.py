@@ -1,16 +1,15 @@
 """Batches of scenes: a function of seed, epoch and step, so that a run can resume anywhere."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pointloom.data.materials import NEUTRAL
+from pointloom.data.scene_loading import SceneSource, ShuffledScenes
 from pointloom.data.scene_transforms import (
     Augmentation,
     ScenePoints,
@@ -20,7 +19,6 @@ from pointloom.data.scene_transforms import (
     sphere_crop,
 )
 from pointloom.data.scenes import Scene
-from pointloom.errors import DataError
 from pointloom.structures import SceneBatch
 
 
@@ -44,17 +42,6 @@ class SceneSampling:
     min_points: int = 1024
     augmentation: Augmentation = field(default_factory=Augmentation)
     prefer_labelled: bool = False
-
-
-@runtime_checkable
-class SceneSource(Protocol):
-    """What the loader knows of a store: where it is, for messages, and its scenes."""
-
-    path: Path
-
-    def scene(self, row: int) -> Scene:
-        """Read one scene."""
-        ...
 
 
 def scene_points(scene: Scene) -> ScenePoints:
@@ -82,45 +69,14 @@ def pack(scenes: Sequence[ScenePoints], rows: Sequence[int]) -> SceneBatch:
     )
 
 
-class SceneLoader:
+class SceneLoader(ShuffledScenes[SceneBatch]):
     """Some rows of a store, in shuffled batches for training or one by one in order for evaluation."""
 
     def __init__(
         self, store: SceneSource, rows: NDArray[np.int64], *, sampling: SceneSampling, batch_size: int, seed: int
     ) -> None:
-        """Prepare to read ``rows``; scenes are read when they are needed.
-
-        Raises:
-            DataError: There are no rows.
-        """
-        if len(rows) == 0:
-            raise DataError(f"{store.path}: there is no scene to train or test on; look at its index and split")
-        self.store = store
-        self.rows = rows
+        super().__init__(store, rows, batch_size=batch_size, seed=seed)
         self.sampling = sampling
-        self.batch_size = min(batch_size, len(rows))
-        self.seed = seed
-
-    def __len__(self) -> int:
-        """Training steps per epoch; a last incomplete batch is left out."""
-        return len(self.rows) // self.batch_size
-
-    def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[SceneBatch]:
-        """Yield shuffled, augmented training batches of one epoch; the next one is made while one is in use."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
-
-        def make(step: int) -> SceneBatch:
-            chosen = self.rows[order[step * self.batch_size : (step + 1) * self.batch_size]]
-            seeds = [[self.seed, epoch, step + 1, place] for place in range(len(chosen))]
-            return pack([self._train(int(r), s) for r, s in zip(chosen, seeds, strict=True)], chosen.tolist())
-
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            ahead = thread.submit(make, first_step) if first_step < len(self) else None
-            for step in range(first_step, len(self)):
-                assert ahead is not None
-                batch = ahead.result()
-                ahead = thread.submit(make, step + 1) if step + 1 < len(self) else None
-                yield batch
 
     def draw(self, draw: int) -> Iterator[SceneBatch]:
         """Yield every whole scene in order, one per batch, without crops and augmentation.
@@ -133,8 +89,11 @@ class SceneLoader:
             points = scene_points(self.store.scene(row))
             yield pack([points.take(self._one_per_voxel(points, rng))], [row])
 
-    def _train(self, row: int, seed: list[int]) -> ScenePoints:
-        sampling, rng = self.sampling, np.random.default_rng(seed)
+    def _training_batch(self, rows: list[int], rngs: list[np.random.Generator]) -> SceneBatch:
+        return pack([self._train(row, rng) for row, rng in zip(rows, rngs, strict=True)], rows)
+
+    def _train(self, row: int, rng: np.random.Generator) -> ScenePoints:
+        sampling = self.sampling
         points = augment(scene_points(self.store.scene(row)), sampling.augmentation, rng)
         if sampling.block != "none":
             inside = random_block(points.coord, rng)

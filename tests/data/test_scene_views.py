@@ -80,7 +80,7 @@ def test_a_batch_depends_on_seed_epoch_and_step_alone() -> None:
 def test_blocks_and_no_scenes_are_refused() -> None:
     with pytest.raises(DataError, match="set block to none, got 'keep'"):
         loader(block="keep")
-    with pytest.raises(DataError, match="there is no scene to train on"):
+    with pytest.raises(DataError, match="there is no scene to train or test on"):
         SceneViewsLoader(Rooms(), np.arange(0), sampling=SceneSampling(voxel_size=0.1), batch_size=2, seed=0)
 
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pointloom.data.scene_batches import SceneSource
+    from pointloom.data.scene_loading import SceneSource
     from pointloom.data.scene_views import SceneViewsLoader
 
 
