@@ -138,6 +138,9 @@ class PretrainedSceneEncoder:
             raise DataError(f"expected the points of one scene, shape (n, 3), got {np.shape(points)}")
         if not np.isfinite(coord).all():
             raise DataError("points must be finite, got NaN or infinity")
+        for what, given in (("color", color), ("normal", normal)):
+            if given is not None and given.shape != coord.shape:
+                raise DataError(f"expected {what} of the shape of the points, {coord.shape}, got {given.shape}")
         if normal is None:
             normal = estimate_normals(torch.from_numpy(coord)).numpy()
         unknown = np.full(len(coord), -1)

@@ -15,7 +15,10 @@ FILE = click.Path(path_type=Path)
 @click.option("--labels", type=FILE, help="npy file: an integer per point of the labelled scan, -1 where unknown.")
 @click.option("--metric", type=click.Choice(["cosine", "l2", "l1"]), default="cosine", show_default=True)
 @click.option("--up", type=click.Choice(["x", "y", "z"]), default="z", show_default=True, help="Up axis of the files.")
-@click.option("--meters", type=float, default=1.0, show_default=True, help="Length of a unit of the files in metres.")
+@click.option(
+    "--meters", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+    help="Length of a unit of the files in metres.",
+)  # fmt: skip
 def features(scan: Path, encoder: str, output: Path | None, up: str, meters: float, **labelling: object) -> None:
     """Compute a feature for every point of a scan: pointloom features room.ply --encoder models/msm.
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointloom.data.quarantine import RejectedError
+from pointloom.data.scene_checks import MAX_EXTENT
 from pointloom.datasets.scans import read_scan
 from pointloom.datasets.scene_sets import SceneChoices, SceneItem
 from pointloom.encoder import PretrainedSceneEncoder, load_scene_encoder
@@ -113,7 +114,7 @@ def _read(path: Path, options: ScanOptions) -> "Scene":
     except RejectedError as error:
         raise DataError(f"{path}: {error}") from error
     extent = float(np.ptp(scene.coord, axis=0).max())
-    if extent > 200:
+    if extent > MAX_EXTENT:
         raise DataError(
             f"{path}: the scan is {extent:,.0f} m long; if its unit is the millimetre, say so: --meters 0.001"
         )

@@ -67,6 +67,9 @@ def test_python_gets_the_same_features(encoder: Path, room: Scene, scan: Path, t
     feature = loaded.encode(room.coord, room.color)
     with np.load(tmp_path / "out" / "features.npz") as found:
         np.testing.assert_allclose(found["feature"].astype(np.float32), feature, atol=2e-2, rtol=1e-2)
+    assert room.color is not None
+    with pytest.raises(DataError, match=r"expected color of the shape of the points"):
+        loaded.encode(room.coord, room.color[1:])
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def _usable(
 ) -> Iterator[Scene]:
     """Yield the scenes that can be used; note the others, and stop at the end when they are too many."""
     choices = params.scenes or ScenePreparation()
-    limit_labels = _label_limits(choices, source)
+    limit_labels = _label_limits(choices, source, {item.name for item in found.items})
     thinned = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0
     for item in tqdm(found.items, desc="prepare", unit="scene", mininterval=interval):
@@ -173,9 +173,15 @@ def _usable(
         notes.append(f"{thinned} scenes had more than {choices.max_points} points and were thinned on a grid.")
 
 
-def _label_limits(choices: ScenePreparation, source: Path) -> "Callable[[Scene], Scene]":
-    """Return what leaves labels out of training scenes."""
+def _label_limits(choices: ScenePreparation, source: Path, known: set[str]) -> "Callable[[Scene], Scene]":
+    """Return what leaves labels out of training scenes.
+
+    Raises:
+        DataError: A list cannot be read, or names none of the known scenes.
+    """
     scenes = read_scene_list(find_list(source, choices.labelled_scenes)) if choices.labelled_scenes else None
+    if scenes is not None and not scenes & known:
+        raise DataError(f"{choices.labelled_scenes}: names no scene of {source}, such as {min(known)}")
     points = read_point_lists(find_list(source, choices.labelled_points)) if choices.labelled_points else None
 
     def limit(scene: Scene) -> Scene:

@@ -50,6 +50,9 @@ def test_points_that_are_not_listed_lose_their_labels(tree: Path, prepared_scene
 
 
 def test_lists_for_other_data_are_refused(tree: Path, prepared_scenes: Prepared) -> None:
+    (tree / "20.txt").write_text("scene0700_00\n")
+    with pytest.raises(DataError, match=r"20\.txt: names no scene of .*, such as scene0000_00"):
+        prepared_scenes("scannet", tree, variant="classes20", scenes={"aligned": False, "labelled_scenes": "20.txt"})
     scenes = {"aligned": False, "labelled_points": "points20"}
     torch.save({"scene0000_00": np.array([0, 99]), "scene0002_00": np.array([0])}, tree / "points20")
     with pytest.raises(DataError, match="has 24 points, the lists name point 99"):
