@@ -34,7 +34,7 @@ def check_scene(scene: Scene, *, num_classes: int, num_box_classes: int) -> None
         raise RejectedError(
             "wrong_units",
             f"{scene.name} is {extent:.0f} m long, more than {MAX_EXTENT:g}; if its files are in other units, convert "
-            "them or set prepare.scenes.unit",
+            "them, or set prepare.scenes.unit (source scans)",
         )
     _check_lengths(scene)
     if scene.normal is not None and not np.isfinite(scene.normal).all():

@@ -20,7 +20,7 @@ from pointloom.data.records import SPLITS, Failure
 from pointloom.data.replace import replaced_folder
 from pointloom.data.scene_checks import check_scene, oddities, oddity_notes, without_empty_boxes
 from pointloom.data.scenes import Scene, SceneBoxes, Sentence
-from pointloom.data.shards import write_failures
+from pointloom.data.shards import read_index, write_failures
 from pointloom.errors import DataError
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class SceneStore:
         """
         self.path = Path(path)
         self.info = _read_info(self.path / "dataset.json")
-        index = _read_index(self.path)
+        index = read_index(self.path)
         self.names: NDArray[np.str_] = np.array(index["name"], dtype=np.str_)
         self.splits: NDArray[np.str_] = np.array(index["split"], dtype=np.str_)
         self.groups: NDArray[np.str_] = np.array(index["group"], dtype=np.str_)
@@ -324,13 +324,3 @@ def _read_info(file: Path) -> SceneStoreInfo:
         return SceneStoreInfo(**(content | tuples))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: damaged ({error}); run `pointloom prepare` again") from error
-
-
-def _read_index(path: Path) -> dict[str, list[Any]]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        table: dict[str, list[Any]] = parquet.read_table(path / "index.parquet").to_pydict()
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{path / 'index.parquet'}: cannot be read ({error}); run `pointloom prepare` again") from error
-    return table

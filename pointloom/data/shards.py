@@ -213,7 +213,7 @@ class ObjectStore:
         """
         self.path = Path(path)
         self.info = _read_info(self.path)
-        self.index = _read_index(self.path)
+        self.index = read_index(self.path)
         self.uids: NDArray[np.str_] = np.array(self.index["uid"], dtype=np.str_)
         self.labels: NDArray[np.int64] = np.array(self.index["label"], dtype=np.int64)
         self.splits: NDArray[np.str_] = np.array(self.index["split"], dtype=np.str_)
@@ -314,7 +314,12 @@ def _read_info(path: Path) -> StoreInfo:
         raise DataError(f"{file}: damaged ({error}); run `pointloom prepare` again") from error
 
 
-def _read_index(path: Path) -> dict[str, list[Any]]:
+def read_index(path: Path) -> dict[str, list[Any]]:
+    """Read the columns of a store's index.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
     from pyarrow import ArrowException, parquet
 
     try:

@@ -10,6 +10,7 @@ from pydantic import Field
 from pointloom.stages.params import HeadParams, StageParams
 from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
+from pointloom.stages.scene_training import tuned_scene_encoder
 from pointloom.stages.training import encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -84,9 +85,8 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     confusions: list[NDArray[np.int64] | None] = []
     shown: Arrays = {}
     with replaced_folder(result) as folder:
-        untrained = card.method == "untrained"
-        for seeds in [[seed] for seed in params.seeds] if untrained else [params.seeds]:
-            module = _build(encoder, seeds[0], untrained=untrained)
+        for seeds in [[seed] for seed in params.seeds] if card.method == "untrained" else [params.seeds]:
+            module = _build(encoder, seeds[0])
             for trial in _trials(params, store, module, seeds):
                 found = trial.records(store.info.classes)
                 confusions += [record.pop("confusion", None) for record in found]
@@ -137,19 +137,14 @@ def _check(params: SceneProbeParams, store: "SceneStore") -> None:
         )
 
 
-def _build(folder: Path, seed: int, *, untrained: bool) -> "SceneEncoder":
+def _build(folder: Path, seed: int) -> "SceneEncoder":
     import torch
 
-    from pointloom.models import build_scene_encoder
     from pointloom.structures import as_module
-    from pointloom.train.checkpoint import load_scene_encoder_module, read_card
     from pointloom.train.device import best_device
 
-    card = read_card(folder)
     torch.manual_seed(seed)
-    module = (
-        build_scene_encoder(card.builder, **card.builder_args) if untrained else load_scene_encoder_module(folder)[0]
-    )
+    module = tuned_scene_encoder(folder, {})
     as_module(module).to(best_device()).eval()
     return module
 

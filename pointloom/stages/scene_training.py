@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pointloom.stages.params import SceneSamplingParams
+from pointloom.stages.params import EncoderArgs, SceneSamplingParams
 
 if TYPE_CHECKING:
     from pointloom.data.scene_batches import SceneSampling
+    from pointloom.structures import SceneEncoder
 
 Kind = Literal["objects", "scenes"]
 
@@ -39,3 +40,14 @@ def as_scene_sampling(params: SceneSamplingParams, *, prefer_labelled: bool = Fa
         augmentation=AUGMENTATIONS[params.augmentation],
         prefer_labelled=prefer_labelled,
     )
+
+
+def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncoder":
+    """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none."""
+    from pointloom.models import build_scene_encoder
+    from pointloom.train.checkpoint import load_scene_encoder_module, read_card
+
+    card = read_card(folder)
+    if card.method == "untrained":
+        return build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
+    return load_scene_encoder_module(folder, **encoder_args)[0]

@@ -18,8 +18,8 @@ from pointloom.stages.finetune_tasks.base import (
     run_all,
     write_curves,
 )
-from pointloom.stages.params import EncoderArgs, SceneSamplingParams
-from pointloom.stages.scene_training import as_scene_sampling
+from pointloom.stages.params import SceneSamplingParams
+from pointloom.stages.scene_training import as_scene_sampling, tuned_scene_encoder
 from pointloom.stages.training import as_optimization, encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pointloom.data.scene_store import SceneStore
     from pointloom.stages.finetune_tasks.base import Arrays
     from pointloom.stages.runs import StageRun
-    from pointloom.structures import SceneEncoder
     from pointloom.tasks.scene_evaluation import Evaluation
     from pointloom.tasks.scene_segmentation import SceneScores, SceneSegmentation
     from pointloom.train.checkpoint import EncoderCard
@@ -147,17 +146,6 @@ def _num_steps(job: SceneJob, store: "SceneStore") -> int:
     params = job.params
     num = len(subset(store.rows("train"), fraction=job.fraction, seed=job.seed)) * params.repeats
     return params.label_epochs[job.fraction] * (num // min(params.batch_size, num))
-
-
-def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncoder":
-    """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none."""
-    from pointloom.models import build_scene_encoder
-    from pointloom.train.checkpoint import load_scene_encoder_module, read_card
-
-    card = read_card(folder)
-    if card.method == "untrained":
-        return build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
-    return load_scene_encoder_module(folder, **encoder_args)[0]
 
 
 def _build(
