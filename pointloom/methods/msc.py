@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from pointloom.methods.voxel_masks import other_views, random_crops
 from pointloom.models.sparse_unet import HUNet
 from pointloom.models.sr_unet import SRUNet
-from pointloom.ops.gather import own_rows
+from pointloom.ops.gather import own_rows, share_of_mean
 from pointloom.ops.pca_colors import pca_colors
 from pointloom.ops.segments import ranks_within
 from pointloom.ops.voxels import voxelize
@@ -75,7 +75,8 @@ class MSC(nn.Module):
         shown = torch.where(hidden[:, None], self.token, feature)
         found = self.encoder.features(levels, shown)[0].float()
         losses = {"loss/contrast": self.contrast(found, place, offset)}
-        losses["loss/color"] = (self.color_head(found[hidden]) - feature[hidden, :3]).square().mean()
+        guess, color = self.color_head(found[hidden]), feature[hidden, :3]
+        losses["loss/color"] = share_of_mean((guess - color).square().sum() / max(color.numel(), 1), count=len(color))
         if self.normal_head is not None:
             losses["loss/normal"] = _normal_error(self.normal_head(found[hidden]), feature[hidden, 3:])
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
@@ -123,4 +124,5 @@ def _normal_error(guess: Float[Tensor, "n 3"], normal: Float[Tensor, "n 3"]) -> 
     """Return one minus the cosine, where there is a normal."""
     known = normal.square().sum(-1) > _UNKNOWN
     error = 1 - F.cosine_similarity(guess, normal, dim=-1)
-    return (error * known).sum() / known.sum().clamp_min(1)
+    count = int(known.sum())
+    return share_of_mean((error * known).sum() / max(count, 1), count=count)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pointloom.data.materials import NEUTRAL
 from pointloom.data.scenes import Scene
 from pointloom.report.charts import color_of
 from pointloom.report.page import read_resource, script_safe, template_environment
@@ -29,7 +30,7 @@ def write_scan_page(
     middle = (scene.coord.min(axis=0) + scene.coord.max(axis=0)) / 2
     coord = (scene.coord - middle).astype(np.float32)
     coord /= max(float(np.abs(coord).max()), 1e-6)
-    grey = np.full(scene.coord.shape, 160, dtype=np.uint8)
+    grey = np.full(scene.coord.shape, NEUTRAL, dtype=np.uint8)
     views = [("Features (first three principal components)", pca)]
     views.append(("The scan", grey if scene.color is None else scene.color))
     if label is not None:

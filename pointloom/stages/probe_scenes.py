@@ -332,7 +332,9 @@ def _semantic_record(protocol: str, counts: "NDArray[np.int64]", classes: tuple[
 def _to_show(scene: "Scene", prediction: "NDArray[np.int64]") -> "Arrays":
     import numpy as np
 
-    color = np.full(scene.coord.shape, 160, dtype=np.uint8) if scene.color is None else scene.color
+    from pointloom.data.materials import NEUTRAL
+
+    color = np.full(scene.coord.shape, NEUTRAL, dtype=np.uint8) if scene.color is None else scene.color
     return {
         "name": np.array([scene.name]),
         "coord": scene.coord,

@@ -46,6 +46,14 @@ def test_holes_are_whole_patches_of_a_common_grid_and_disjoint() -> None:
             assert len(here) == round(0.4 * len(everything))
 
 
+def test_views_without_a_hidden_voxel_have_nothing_to_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = method()
+    monkeypatch.setattr(chosen, "hide", lambda place, _: torch.zeros(len(place), dtype=torch.bool))
+    losses = chosen(turned_views())
+    assert losses["loss/color"].item() == losses["loss/normal"].item() == 0
+    assert losses["loss"].item() == pytest.approx(losses["loss/contrast"].item())
+
+
 def test_contrast_is_cross_entropy_over_pairs_of_the_same_place() -> None:
     chosen = method(max_pairs=10_000)
     place = torch.rand(30, 3)

@@ -303,6 +303,7 @@ def _shown_scenes(store: "SceneStore", prediction: "NDArray[np.int16]") -> "Iter
     """Yield the first test scenes with their predictions, thinned out where they are large."""
     import numpy as np
 
+    from pointloom.data.materials import NEUTRAL
     from pointloom.data.scene_transforms import thin
 
     start = 0
@@ -310,7 +311,7 @@ def _shown_scenes(store: "SceneStore", prediction: "NDArray[np.int16]") -> "Iter
         scene = store.scene(row)
         kept = thin(scene.coord, SHOWN_POINTS)
         own, start = prediction[start : start + len(scene.coord)], start + len(scene.coord)
-        color = np.full((len(kept), 3), 128, dtype=np.uint8) if scene.color is None else scene.color[kept]
+        color = np.full((len(kept), 3), NEUTRAL, dtype=np.uint8) if scene.color is None else scene.color[kept]
         yield {"coord": scene.coord[kept], "color": color, "label": scene.segment[kept], "prediction": own[kept]}
 
 
