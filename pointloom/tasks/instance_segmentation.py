@@ -216,7 +216,7 @@ def average_precision(
     """Return ScanNet's average precision per class, NaN for a class without a true instance.
 
     A prediction matches a true instance of its class when their IoU exceeds the threshold; a second match is a false
-    positive, at the lower score. An unmatched prediction is left out when more than ``threshold`` of its points are
+    positive, at the lower score, but may match another instance too (below IoUs of 0.5, as in the official code). An unmatched prediction is left out when more than ``threshold`` of its points are
     void or belong to true instances that are too small; otherwise it is a false positive.
 
     Args:
@@ -272,7 +272,7 @@ def _match(scene: Scored, rule: _Rule) -> tuple[list[bool], list[float], int, in
         if not found:
             missed += 1
             continue
-        taken[found] = True
+        taken[found[0]] = True  # the others may still match another one, as in the official code
         values = sorted((float(predicted.score[p]) for p in found), reverse=True)
         right += [True] + [False] * (len(values) - 1)
         scores += values

@@ -78,6 +78,13 @@ def test_second_match_is_a_false_positive_at_the_lower_score() -> None:
     assert ap(scored(found((0, 10, 0, 0.4), (10, 20, 0, 0.9)), true), 0.25) == pytest.approx(1.0)
 
 
+def test_second_match_of_one_instance_may_be_the_first_of_another() -> None:
+    # the second prediction has IoU 4/14 with both: false beside the first one, right for the other; scores 0.9 (right)
+    # and 0.8 (one right, one wrong): recall 1 at 2/3, 1/2 at 1, the end: 1/4 * 2/3 + 1/2 * 1 + 1/4 * 1 = 11/12
+    true = found((0, 10, 0, 1.0), (10, 20, 0, 1.0))
+    assert ap(scored(found((0, 6, 0, 0.9), (6, 14, 0, 0.8)), true), 0.25) == pytest.approx(11 / 12)
+
+
 def test_prediction_on_void_points_or_on_a_small_instance_does_not_count() -> None:
     true = found((0, 20, 0, 1.0), (90, 93, 0, 1.0))
     wrong = found((0, 20, 0, 0.5), (40, 50, 0, 0.9))
