@@ -216,8 +216,9 @@ def average_precision(
     """Return ScanNet's average precision per class, NaN for a class without a true instance.
 
     A prediction matches a true instance of its class when their IoU exceeds the threshold; a second match is a false
-    positive, at the lower score, but may match another instance too (below IoUs of 0.5, as in the official code). An unmatched prediction is left out when more than ``threshold`` of its points are
-    void or belong to true instances that are too small; otherwise it is a false positive.
+    positive, at the lower score, but may match another instance too (below IoUs of 0.5, as in the official code). An
+    unmatched prediction is left out when more than ``threshold`` of its points are void or belong to true instances
+    that are too small; otherwise it is a false positive.
 
     Args:
         scenes: What was found and what is there.
