@@ -213,8 +213,11 @@ def read_groups(path: Path) -> list[dict[str, Any]]:
     """
     content = read_json(path)
     try:
-        return [{k: group[k] for k in ("id", "label", "segments")} for group in content["segGroups"]]
-    except (KeyError, TypeError) as error:
+        return [
+            {"id": int(g["id"]), "label": str(g["label"]), "segments": np.array(g["segments"], dtype=np.int64)}
+            for g in content["segGroups"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
         raise RejectedError("unreadable", f"{path}: segGroups with id, label and segments were expected") from error
 
 

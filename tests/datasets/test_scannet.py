@@ -133,6 +133,7 @@ def test_splits_must_be_known(tree: Path, prepared_scenes: Prepared) -> None:
         ("_vh_clean_2.0.010000.segs.json", '{"segIndices": [1, 2]}', "wrong_labels"),
         (".aggregation.json", "{", "unreadable"),
         (".aggregation.json", '{"segGroups": [{"id": 1}]}', "unreadable"),
+        (".aggregation.json", '{"segGroups": [{"id": 1, "label": ["bed"], "segments": ["all"]}]}', "unreadable"),
         (".aggregation.json", None, "missing_file"),
         (".txt", "axisAlignment = 1 2 3", "unreadable"),
         (".txt", "axisAlignment = " + "2 " * 16, "unreadable"),
