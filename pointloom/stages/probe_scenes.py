@@ -1,5 +1,6 @@
 """Stage ``probe`` on scenes: how much the frozen features of a scene encoder tell."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pointloom.tasks.scene_probing import LinearProbe, NearestProbe, PointFeatures
 
     Arrays = dict[str, NDArray[np.generic]]
+
+logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 2
 
@@ -131,6 +134,8 @@ def _check(params: SceneProbeParams, store: "SceneStore") -> None:
     for split in ("train", "test"):
         if not len(store.rows(split)):
             raise DataError(f"{store.path}: there is no {split} scene to probe with")
+        if params.grounding and not any(store.sentences[row] for row in store.rows(split).tolist()):
+            logger.warning("%s: no sentences about %s scenes, grounding is left out", store.path, split)
     if params.instances and (unknown := set(params.instances.ignored) - set(store.info.classes)):
         raise ParamsError(
             f"probe.instances.ignored: unknown classes {sorted(unknown)}; known: {', '.join(store.info.classes)}"

@@ -103,17 +103,20 @@ def test_every_protocol_leaves_a_record_per_seed_and_share_and_a_second_run_the_
 
 
 def test_superpoints_of_a_scan_may_have_any_numbers_and_a_class_without_points_counts_as_0(
-    encoder: Path, tmp_path: Path
+    encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     scenes = [scene(i, "train" if i < 2 else "test") for i in range(3)]
     found: list[dict[str, Any]] = []
-    alone: dict[str, Any] = {"linear": None, "instances": None, "grounding": None, "fractions": [1.0]}
+    alone: dict[str, Any] = {"linear": None, "instances": None, "fractions": [1.0]}
     for step in (1, 10**7):  # an array as long as the largest number would not fit into memory
-        numbered = [replace(each, superpoint=(np.arange(600) // 10 * step).astype(np.int32)) for each in scenes]
+        numbered = [
+            replace(each, sentences=(), superpoint=(np.arange(600) // 10 * step).astype(np.int32)) for each in scenes
+        ]
         names = {"classes": (*CLASSES, "green"), "box_classes": ("red", "blue")}
         write_scenes(tmp_path / "data", numbered, **names, source="test", settings={})
         found += run(tmp_path / "data", encoder, tmp_path, **alone)["runs"]
     assert [record["protocol"] for record in found] == ["nearest", "nearest"]
+    assert "no sentences about train scenes, grounding is left out" in caplog.text
     assert found[0] == found[1]
     assert found[0]["miou"] == pytest.approx(0.75 * found[0]["miou_present"])
 
