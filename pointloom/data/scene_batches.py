@@ -21,6 +21,9 @@ from pointloom.data.scene_transforms import (
 from pointloom.data.scenes import Scene
 from pointloom.structures import SceneBatch
 
+LEAST_POINTS = {"keep": 512, "remove": 1024}
+"""What a block must leave, as in MM-3DScene's code for fine-tuning and for pre-training."""
+
 
 @dataclass(frozen=True)
 class SceneSampling:
@@ -30,8 +33,8 @@ class SceneSampling:
         voxel_size: Edge in metres; a batch has one random point of every voxel.
         max_points: While training, a scene with more voxels is cropped to this many, those nearest to a random one;
             None keeps all.
-        block: While training, ``keep`` only what is in a random upright block, or ``remove`` it (MM-3DScene).
-        min_points: A block that leaves fewer points than this is not used.
+        block: While training, ``keep`` only what is in a random upright block, or ``remove`` it (MM-3DScene), unless
+            that leaves fewer than ``LEAST_POINTS``.
         augmentation: How scenes are changed while training.
         prefer_labelled: Take the labelled point of a voxel where there is one: for scenes with few labelled points.
     """
@@ -39,7 +42,6 @@ class SceneSampling:
     voxel_size: float
     max_points: int | None = None
     block: Literal["none", "keep", "remove"] = "none"
-    min_points: int = 1024
     augmentation: Augmentation = field(default_factory=Augmentation)
     prefer_labelled: bool = False
 
@@ -98,7 +100,7 @@ class SceneLoader(ShuffledScenes[SceneBatch]):
         if sampling.block != "none":
             inside = random_block(points.coord, rng)
             kept = inside if sampling.block == "keep" else ~inside
-            points = points.take(kept) if int(kept.sum()) >= sampling.min_points else points
+            points = points.take(kept) if int(kept.sum()) >= LEAST_POINTS[sampling.block] else points
         points = points.take(self._one_per_voxel(points, rng))
         if sampling.max_points is not None and len(points.coord) > sampling.max_points:
             center = points.coord[rng.integers(len(points.coord))]

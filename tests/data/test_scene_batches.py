@@ -110,14 +110,16 @@ def test_large_scenes_are_cropped_to_a_sphere() -> None:
 
 
 def test_blocks_are_kept_or_removed_unless_too_little_is_left() -> None:
-    kept, removed = (
-        next(loader(3000, batch_size=1, voxel_size=0.05, block=block, min_points=10).batches(0)).segment.tolist()
-        for block in ("keep", "remove")
-    )
-    assert not set(kept) & set(removed)  # the same seed draws the same block
-    assert 10 <= len(kept) < 3000
-    whole = next(loader(3000, batch_size=1, voxel_size=0.05, block="remove", min_points=3001).batches(0))
-    assert len(whole.segment) > len(removed)
+    def points(num: int, block: str) -> list[int]:
+        found = next(loader(num, batch_size=1, voxel_size=0.01, block=block).batches(0)).segment.tolist()
+        return sorted(found)
+
+    whole, kept, removed = (points(9000, block) for block in ("none", "keep", "remove"))
+    assert sorted({*kept, *removed}) == whole  # the same seed draws the same block
+    assert not set(kept) & set(removed)
+    assert min(len(kept), len(removed)) > 1024
+    for block, most in (("keep", 511), ("remove", 1023)):
+        assert points(most, block) == points(most, "none")
 
 
 def test_the_few_labelled_points_survive_the_voxels() -> None:
