@@ -153,7 +153,7 @@ def miou_difference(
     seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=bootstrap.resamples) / num_seeds
 
     def gains(weight: Float[np.ndarray, "b r"]) -> Float[np.ndarray, "b s"]:
-        return _miou(np.tensordot(weight, first, (1, 1))) - _miou(np.tensordot(weight, second, (1, 1)))
+        return _miou(weight, first) - _miou(weight, second)
 
     sampled = (gains(scenes.astype(np.float64)) * seeds).sum(1)
     tail = (1 - bootstrap.confidence) / 2
@@ -162,10 +162,12 @@ def miou_difference(
     return Difference(mean, float(low), float(high), seeds=num_seeds, objects=num_scenes, groups=num_scenes)
 
 
-def _miou(counts: Float[np.ndarray, "b s c c"]) -> Float[np.ndarray, "b s"]:
+def _miou(weight: Float[np.ndarray, "b r"], counts: Float[np.ndarray, "s r c c"]) -> Float[np.ndarray, "b s"]:
+    """Return the mean IoU over all classes of every seed, for scenes that occur ``weight`` times."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
     union = counts.sum(-1) + counts.sum(-2) - right
-    found: Float[np.ndarray, "b s"] = 100 * (right / np.maximum(union, 1)).mean(axis=-1)
+    inside, whole = (np.tensordot(weight, part, (1, 1)) for part in (right, union))
+    found: Float[np.ndarray, "b s"] = 100 * (inside / np.maximum(whole, 1)).mean(axis=-1)
     return found
 
 
