@@ -254,4 +254,5 @@ def test_module_keeps_the_function_whatever_is_imported_first(workspace: Path) -
     import pointloom.shape_search
 
     assert callable(pointloom.search)
-    assert set(pointloom.__all__) == {"Hit", "PretrainedEncoder", "__version__", "load_encoder", "search"}
+    encoders = {"PretrainedEncoder", "PretrainedSceneEncoder", "load_encoder"}
+    assert set(pointloom.__all__) == {"Hit", "__version__", "search"} | encoders

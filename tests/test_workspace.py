@@ -52,11 +52,23 @@ def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path
     folder = tmp_path / "work space"
     init_workspace(WorkspaceChoices(folder, pipeline, profile, data=meshes, train_list=train, test_list=test, up="y"))
     prepare = check_params(folder)["prepare"]
-    assert (prepare["source"], prepare["up"]) == ("folder", "y")
+    assert (prepare["source"], prepare["up"]) == ("scans" if pipeline == "scenes" else "folder", "y")
     assert (folder / prepare["train_list"]).read_text() == train.read_text(), "relative: the workspace can be moved"
     assert not Path(prepare["train_list"]).is_absolute()
     assert open_workspace(folder).source == meshes
     assert "#" in (folder / "params.yaml").read_text(), "comments are kept"
+
+
+def test_layout_of_scenes_is_recognised(tmp_path: Path, shared: Path) -> None:
+    rooms = shared / "data" / "scenes" / "aws_worlds"
+    for name, data, expected in (
+        ("blocks", rooms, ("pointcept", "scannet20")),
+        ("areas", rooms / "s3dis_layout", ("s3dis", "raw")),
+        ("files", rooms.parent / "pcl_tutorials", ("scans", "files")),
+    ):
+        init_workspace(WorkspaceChoices(tmp_path / name, "scenes", "smoke", data=data))
+        prepare = check_params(tmp_path / name)["prepare"]
+        assert (prepare["source"], prepare["variant"]) == expected
 
 
 def test_other_choices_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:

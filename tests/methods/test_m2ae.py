@@ -188,6 +188,7 @@ def test_members_of_the_hidden_patches_of_the_last_decoded_scale_are_predicted(s
     assert torch.equal(target[0], groups[3 - stages].neighborhood[first[0], first[1]])
 
 
+@pytest.mark.slow
 def test_four_clouds_can_be_learned_by_heart() -> None:
     method, batch = tiny_method(), clouds()
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)

@@ -211,6 +211,7 @@ def test_cosine_loss_of_a_perfect_guess_is_minus_one() -> None:
     assert method.distance(perfect).item() == pytest.approx(-1.0)
 
 
+@pytest.mark.slow
 def test_two_clouds_can_be_learned_by_heart() -> None:
     method, coord = tiny_method(), clouds(2).coord
     views = method.draw_view(coord), method.draw_view(coord)

@@ -147,6 +147,7 @@ def test_shards_and_then_the_stage_make_what_the_stage_alone_makes(
     assert (split / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["prepare", "render", "caption", "embed"])
 def test_lost_repeated_and_overlapping_shards_change_nothing(
     stage: str, inputs: Path, wholes: Callable[[str], dict[str, bytes]], tmp_path: Path

@@ -105,6 +105,7 @@ def test_finetuning_reports_every_seed_and_share(workspace: Path) -> None:
     assert metrics["metrics"]["oa/mean"] == pytest.approx(np.mean([run["oa"] for run in found["runs"][:2]]))
 
 
+@pytest.mark.slow
 def test_untrained_encoder_is_drawn_anew_for_every_seed_and_repeats_itself(workspace: Path) -> None:
     first = run_finetune(workspace, "scratch", "scratch-1", label_epochs={1.0: 1})
     second = run_finetune(workspace, "scratch", "scratch-2", label_epochs={1.0: 1})

@@ -140,6 +140,7 @@ def test_too_few_labelled_points_are_a_clear_error(tmp_path: Path) -> None:
         loader(write_clouds(tmp_path / "empty", fill=60))
 
 
+@pytest.mark.slow
 def test_segmentation_learns_to_cut_boxes(tmp_path: Path) -> None:
     store = write_clouds(tmp_path / "store")
     encoder = build_encoder("point_mae_tiny", num_groups=8, group_size=8, drop_path=0.0)

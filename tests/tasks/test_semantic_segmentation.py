@@ -108,6 +108,7 @@ def test_frozen_encoder_leaves_the_head_to_train() -> None:
     assert trained == {name for name, _ in task.named_parameters() if name.startswith("segmenter.head.")}
 
 
+@pytest.mark.slow
 def test_segmentation_learns_floors_and_walls_and_counts_every_point(tmp_path: Path) -> None:
     store = write_store(tmp_path / "rooms")
     train = BlockLoader(store, [1], sampling=sampling(scale=(1.0, 1.0), shift=0.0), batch_size=4, seed=0)  # type: ignore[arg-type]

@@ -62,6 +62,7 @@ def assert_same(found: list[dict[str, float]], expected: list[dict[str, float]])
             assert ours[name] == pytest.approx(theirs[name], rel=TOLERANCE), name
 
 
+@pytest.mark.slow
 def test_two_processes_share_statistics_and_gradients(tmp_path: Path) -> None:
     assert_same(pair(tmp_path, "normed"), train("normed"))
 

@@ -54,7 +54,7 @@ def test_metrics_params_tags_and_artifacts_reach_a_local_store(store: TrackingTa
     tracker.log_artifact(figure, folder="figures")
     tracker.log_artifact(tmp_path / "never written")
     tracker.set_tags({"late": "yes"})
-    run = finished(store, tracker.finish("FINISHED"))
+    run = finished(store, tracker.finish("FINISHED", max_wait_s=90.0))
 
     client = make_client(store.uri)
     assert run.info.status == "FINISHED"
@@ -81,7 +81,7 @@ def test_local_store_whose_maker_was_stopped_is_made_anew(tmp_path: Path) -> Non
 
 def test_run_becomes_child_of_the_named_parent(store: TrackingTarget, tmp_path: Path) -> None:
     parent = Tracker(start(store, name="run"), tmp_path)
-    parent_id = parent.wait_for_run_id(20.0)
+    parent_id = parent.wait_for_run_id(90.0)
     child = Tracker(start(store, parent_run_id=parent_id), tmp_path)
     run = finished(store, child.finish("FINISHED"))
     assert parent.finish("FINISHED") == parent_id
@@ -94,7 +94,7 @@ def test_attached_run_is_not_ended_and_keeps_its_params(store: TrackingTarget, t
     assert owner is not None
     client.update_run(owner, status="RUNNING")
     tracker = Tracker(start(store, run_id=owner, params={"lr": 2, "new": 3}), tmp_path)
-    assert tracker.finish("FINISHED") == owner
+    assert tracker.finish("FINISHED", max_wait_s=90.0) == owner
     run = client.get_run(owner)
     assert run.info.status == "RUNNING"
     assert run.data.params["lr"] == "1"
@@ -110,7 +110,7 @@ def test_encoder_is_registered_with_its_card_and_alias(store: TrackingTarget, tm
     for _ in range(2):
         tracker = Tracker(start(store), tmp_path)
         tracker.register_encoder(folder, name="mae")
-        tracker.finish("FINISHED")
+        tracker.finish("FINISHED", max_wait_s=90.0)
     version = make_client(store.uri).get_model_version_by_alias("shapes-mae", "newest")
     assert (str(version.version), version.description) == ("2", "# An encoder")
     for uri in ("models:/shapes-mae@newest", "models:/shapes-mae/latest", f"runs:/{version.run_id}/encoder"):
