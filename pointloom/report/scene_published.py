@@ -21,6 +21,9 @@ PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {
 FULL_SCENES = {"scannet": 1513, "s3dis": 271, "sunrgbd": 10335}
 """Labelled scenes of the whole data sets: training and validation."""
 
+DETECTED = 18
+"""Classes of the published detectors on ScanNet."""
+
 
 def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
     """Return our results with all labels on a standard data set, each with the published values.
@@ -56,7 +59,8 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
 
 
 def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[str]:
-    """Say in words what differs: frozen encoder, evaluation, number of scenes, runs."""
+    """Say in words what differs: frozen encoder, evaluation, boxes, number of scenes, runs."""
+    info = inputs.store.info
     result = inputs.finetune.get(row["name"]) if published.transfer == "full" else inputs.probe.get(row["name"])
     protocol = result.protocol if result else {}
     found = []
@@ -66,8 +70,12 @@ def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[st
         found.append("evaluation: one point per voxel here, all points in fragments published")
     if protocol.get("tta", "none") != "none":
         found.append("evaluation: summed over turned, scaled and mirrored copies here")
-    if inputs.store.info.counts["scenes"] < FULL_SCENES.get(inputs.store.info.source, 0):
-        found.append(f"data: {inputs.store.info.counts['scenes']} scenes here")
+    if info.source == "scannet" and row["protocol"] in ("detection", "grounding") and not info.aligned:
+        found.append("boxes: of scans that are not aligned with the walls here")
+    if info.source == "scannet" and row["protocol"] == "detection" and len(info.box_classes) != DETECTED:
+        found.append(f"boxes: {len(info.box_classes)} classes here, {DETECTED} published")
+    if info.counts["scenes"] < FULL_SCENES.get(info.source, 0):
+        found.append(f"data: {info.counts['scenes']} scenes here")
     if not published.seeds.startswith(str(row["seeds"])):
         found.append(f"runs: mean of {row['seeds']} here, {published.seeds} published")
     return found

@@ -248,3 +248,15 @@ def test_published_values_stand_beside_results_on_the_same_data(paths: dict[str,
     assert values["HUNet, from scratch"] == 77.0
     assert "data: 2 scenes here" in found[0]["published"][0]["differs"]
     assert "runs: mean of 2 here, not stated published" in found[0]["published"][0]["differs"]
+    for turned, box_classes, differs in (
+        (False, ROOM_BOXES, []),
+        (True, ROOM_BOXES, ["boxes: of scans that are not aligned with the walls here"]),
+        (False, (*ROOM_BOXES, "lamp"), ["boxes: 19 classes here, 18 published"]),
+    ):
+        write_scenes(
+            tmp_path / "scannet", synthetic_scenes(1, seed=0, num_points=256, turned=turned), classes=ROOM_CLASSES,
+            box_classes=box_classes, source="scannet", settings={"variant": "classes20"},
+        )  # fmt: skip
+        boxes = [rows[0] | {"protocol": "detection", "values": {"ap25": {"mean": 50.0}}}]
+        (row,) = scene_published_rows(load_scene_inputs(**paths | {"dataset": tmp_path / "scannet"}), boxes)
+        assert [text for text in row["published"][0]["differs"] if text.startswith("boxes")] == differs
