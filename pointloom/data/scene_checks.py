@@ -81,6 +81,7 @@ def oddities(scene: Scene) -> list[str]:
     labelled = bool((scene.segment >= 0).any())
     found = {
         "without_color": scene.color is None,
+        "without_normals": scene.normal is None,
         "without_labels": not labelled,
         "without_objects": bool((scene.instance < 0).all()) if scene.boxes is None else len(scene.boxes.label) == 0,
         "instances_without_classes": not labelled and bool((scene.instance >= 0).any()),
@@ -90,6 +91,7 @@ def oddities(scene: Scene) -> list[str]:
 
 ODDITIES = {
     "without_color": "have no colour; they are grey to every network",
+    "without_normals": "have no normals; networks on voxels see 0 in their place",
     "without_labels": "have no labelled point",
     "without_objects": "have no object",
     "instances_without_classes": "have instances without classes; their instances are kept, but make no boxes",

@@ -134,12 +134,13 @@ def test_boxes_without_volume_are_left_out_and_counted(tmp_path: Path) -> None:
 
 def test_what_is_unusual_is_said(tmp_path: Path) -> None:
     none = np.full(50, -1)
-    odd = scene("odd", color=None, segment=none.astype(np.int16), boxes=boxes())
+    odd = scene("odd", color=None, normal=None, segment=none.astype(np.int16), boxes=boxes())
     empty = scene("empty", instance=none.astype(np.int32), boxes=None)
     info = write(tmp_path / "store", scene(), odd, empty, failures=[Failure("x.ply", "empty", "no points")])
     assert info.quarantined == 1
     assert info.notes == [
         "1 of 3 scenes have no colour; they are grey to every network.",
+        "1 of 3 scenes have no normals; networks on voxels see 0 in their place.",
         "1 of 3 scenes have no labelled point.",
         "2 of 3 scenes have no object.",
         "1 of 3 scenes have instances without classes; their instances are kept, but make no boxes.",
