@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from pointloom.data.scene_transforms import voxel_keys
 from pointloom.structures import Losses
+from pointloom.tasks.scene_probing import fit_rows
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(9))
 """IoU thresholds of mAP: 0.50 to 0.90 (0.95 is not among them in ScanNet's evaluation either)."""
-
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -127,18 +126,12 @@ def fit_instance_heads(targets: PointTargets, *, num_classes: int, epochs: int, 
     feature = targets.feature
     heads = InstanceHeads(feature.shape[1], num_classes=num_classes)
     heads.standardise(feature.mean(0), feature.std(0))
-    size = min(_BATCH, len(feature))
-    steps = epochs * (len(feature) // size)
-    optimizer = torch.optim.AdamW(heads.parameters(), lr=lr, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
-    for _ in range(epochs):
-        order = torch.randperm(len(feature))
-        for start in range(0, len(feature) - size + 1, size):
-            rows = order[start : start + size]
-            optimizer.zero_grad()
-            heads(PointTargets(**{name: value[rows] for name, value in vars(targets).items()}))["loss"].backward()
-            optimizer.step()
-            schedule.step()
+    columns = vars(targets)
+
+    def loss(rows: Tensor) -> Tensor:
+        return heads(PointTargets(**{name: value[rows] for name, value in columns.items()}))["loss"]
+
+    fit_rows(heads, loss, num_rows=len(feature), epochs=epochs, lr=lr)
     return heads.eval()
 
 

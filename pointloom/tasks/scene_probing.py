@@ -1,6 +1,6 @@
 """Protocols on frozen features of scenes: a linear layer on points, the nearest super-point (MSM, section 4)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,22 +65,42 @@ def fit_linear_probe(train: PointFeatures, *, num_classes: int, epochs: int, lr:
     feature = torch.from_numpy(((train.feature[known] - mean) / std).astype(np.float32))
     label = torch.from_numpy(train.label[known].astype(np.int64))
     layer = torch.nn.Linear(feature.shape[1], num_classes)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=lr, weight_decay=0.02)
-    size = min(_BATCH, len(label))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=epochs * (len(label) // size), pct_start=0.05
-    )
-    for _ in range(epochs):
-        order = torch.randperm(len(label))
-        for start in range(0, len(label) - size + 1, size):
-            chosen = order[start : start + size]
-            loss = F.cross_entropy(layer(feature[chosen]), label[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    fit_rows(
+        layer, lambda rows: F.cross_entropy(layer(feature[rows]), label[rows]), num_rows=len(label), epochs=epochs,
+        lr=lr,
+    )  # fmt: skip
     weight = layer.weight.detach().numpy() / std
     return LinearProbe(weight, layer.bias.detach().numpy() - weight @ mean)
+
+
+def fit_rows(
+    head: torch.nn.Module,
+    loss: Callable[[Int[torch.Tensor, " b"]], Float[torch.Tensor, ""]],
+    *,
+    num_rows: int,
+    epochs: int,
+    lr: float,
+) -> None:
+    """Train a head on rows of cached features: batches of 4096, AdamW, one cycle.
+
+    Args:
+        head: What is trained.
+        loss: From the rows of a batch to their loss.
+        num_rows: How many there are, at least 1.
+        epochs: Passes over all rows.
+        lr: Largest learning rate.
+    """
+    size = min(_BATCH, num_rows)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.02)
+    steps = epochs * (num_rows // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    for _ in range(epochs):
+        order = torch.randperm(num_rows)
+        for start in range(0, num_rows - size + 1, size):
+            optimizer.zero_grad()
+            loss(order[start : start + size]).backward()
+            optimizer.step()
+            schedule.step()
 
 
 @dataclass(frozen=True)
