@@ -55,6 +55,10 @@ def test_batches_are_a_function_of_seed_epoch_and_step() -> None:
     for other in (loader(*sizes, augmentation=INDOOR).batches(4), loader(*sizes, seed=1).batches(3)):
         assert not same(first[0], next(iter(other)))
     assert len(set(torch.cat([batch.row for batch in first]).tolist())) == 4
+    alone = SceneLoader(
+        Rooms(900), np.zeros(2, np.int64), sampling=SceneSampling(voxel_size=0.5), batch_size=1, seed=0
+    )  # fmt: skip
+    assert not same(*alone.batches(0))  # a scene that comes twice in an epoch has other points
 
 
 def test_a_batch_packs_scenes_with_one_point_per_voxel() -> None:

@@ -59,7 +59,7 @@ def test_views_differ_and_without_augmentation_only_by_the_drawn_points() -> Non
 
 
 def test_large_scenes_are_cropped_about_the_same_point_in_both_views() -> None:
-    batch = next(iter(loader(Augmentation(), max_points=60).batches(0)))
+    batch = next(iter(loader(Augmentation(rotate_degrees=180.0), max_points=60).batches(0)))
     assert batch.scenes.offset.tolist() == [60, 120, 180, 240]
     for scene in range(2):
         here = batch.place[60 * scene : 60 * scene + 60]

@@ -82,6 +82,10 @@ def test_boxes_are_those_of_furniture_and_alignment_moves_them(tree: Path, prepa
     assert boxes.instance.tolist() == [2]
     assert store.scene(2).boxes is None  # no labels, no boxes
     np.testing.assert_array_equal(store.scene(2).coord[0], [0, 0, 0])  # and no alignment: as it is
+    (tree / "scans/scene0000_00/scene0000_00.txt").write_text("axisAlignment = 1 0 0 0  0 0 -1 0  0 1 0 0  0 0 0 1")
+    tilted = prepared_scenes("scannet", tree, variant="classes20", scenes={"aligned": True}).scene(0).normal
+    assert tilted is not None
+    np.testing.assert_array_equal(tilted[:8], [[0, -1, 0]] * 8)  # normals turn as well
 
 
 def test_the_200_classes_tell_office_chairs_from_chairs(tree: Path, prepared_scenes: Prepared) -> None:

@@ -125,7 +125,7 @@ class _Told(nn.Module):
 
     def forward(self, scenes: SceneBatch) -> list[SceneLevel]:
         self.seen.append(scenes.coord.numpy().copy())
-        return [SceneLevel(scenes.coord, scenes.coord, scenes.offset)]
+        return [SceneLevel(scenes.coord, scenes.coord - scenes.coord.mean(0), scenes.offset)]
 
     def spread(self, levels: list[SceneLevel], coord: Tensor, offset: Tensor) -> Tensor:
         raise AssertionError("the features lie on the points already")
@@ -153,33 +153,43 @@ def test_one_point_of_a_voxel_speaks_for_all() -> None:
     own = {tuple(row) for row in seen}
     speakers = [i for i, coord in enumerate(points.coord) if tuple(coord) in own]
     with torch.no_grad():
-        expected = task.head(torch.from_numpy(points.coord[speakers])).argmax(1).numpy()
+        expected = task.head(torch.from_numpy(points.coord[speakers] - seen.mean(0))).argmax(1).numpy()
     assert np.array_equal(label[speakers], expected)
 
 
 def test_precise_protocol_sees_every_point_and_adds_up_probabilities() -> None:
     task, told = _told()
     points = room(300)
+    with torch.no_grad():
+        task.head[0].weight.mul_(20)  # certain enough that parts disagree
     label = label_scene(task, points, _how())
     counts = np.zeros(300)
-    total = torch.zeros(300, 3)
+    total, last = torch.zeros(300, 3), torch.zeros(300, 3)
     rows = {tuple(coord): i for i, coord in enumerate(points.coord)}
     for part in told.seen:
         index = [rows[tuple(coord)] for coord in part]
         assert len(set(index)) == len(index)
         counts[index] += 1
         with torch.no_grad():
-            total[index] += task.head(torch.from_numpy(part)).softmax(1)
+            last[index] = task.head(torch.from_numpy(part - part.mean(0))).softmax(1)
+            total[index] += last[index]
     assert counts.min() >= 1
     assert np.array_equal(label, total.argmax(1).numpy())
+    assert not np.array_equal(label, last.argmax(1).numpy())  # the sum decides, not the last part
 
 
 def test_augmentation_at_test_time_adds_up_all_views() -> None:
     task, told = _told()
     points = room(40)
     plain = len(told.seen)
-    label_scene(task, points, _how(tta="s3dis", voxel_size=1e-3))  # voxels so small that every view is one part
+    with torch.no_grad():
+        task.head[0].weight.mul_(20)
+    label = label_scene(task, points, _how(tta="s3dis", voxel_size=1e-3))  # so small that every view is one part
     assert len(told.seen) - plain == len(VIEWS["s3dis"]) == 10
+    views = [torch.from_numpy(changed(points, view).coord) for view in VIEWS["s3dis"]]
+    with torch.no_grad():
+        total = torch.stack([task.head(coord - coord.mean(0)).softmax(1) for coord in views]).sum(0)
+    assert np.array_equal(label, total.argmax(1).numpy())
     assert len(VIEWS["scannet"]) == 13
     turned = changed(points, View(degrees=90.0, scale=2.0, flip=True))
     # A quarter turn brings x to y and y to -x; the mirror turns both round.
