@@ -1,15 +1,12 @@
 """Rooms from the first command to the report: every stage once, nothing twice, both systems in the tables."""
 
 import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
-from typing import Any
 
 import pytest
 
 from tests.e2e.processes import pointloom
+from tests.e2e.stories import Story, executed, run_twice
 
 pytestmark = pytest.mark.slow
 
@@ -22,31 +19,9 @@ STAGES_OF_SMOKE = {
 }
 
 
-@dataclass(frozen=True)
-class Story:
-    """A run and its repetition."""
-
-    workspace: Path
-    first: CompletedProcess[str]
-    again: CompletedProcess[str]
-
-    def content(self) -> dict[str, Any]:
-        """Return the numbers of the report."""
-        found: dict[str, Any] = json.loads((self.workspace / "report" / "report.json").read_text())
-        return found
-
-
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    base = tmp_path_factory.mktemp("scenes")
-    workspace = base / "ws"
-    assert pointloom("init", str(workspace), "--pipeline", "scenes", "--profile", "smoke", cwd=base).returncode == 0
-    run = ("run", "--workspace", str(workspace))
-    return Story(workspace, pointloom(*run, cwd=base, seconds=1800), pointloom(*run, cwd=base))
-
-
-def executed(done: CompletedProcess[str]) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", done.stdout + done.stderr)
+    return run_twice(tmp_path_factory.mktemp("scenes"), "scenes")
 
 
 def test_every_stage_runs_once(story: Story) -> None:
