@@ -45,7 +45,7 @@ def main() -> None:
     if looked_up:
         print(f"{len(holes)} known holes in {looked_up} versions")
     else:
-        print("Versions are not checked: the list of known holes (pypi.org) is out of reach.")
+        print("Versions are not checked: the list of known holes is out of reach.")
     sys.exit(1 if secrets or holes else 0)
 
 
