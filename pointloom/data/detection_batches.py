@@ -139,7 +139,7 @@ def mean_sizes(store: SceneSource, rows: NDArray[np.int64], *, num_classes: int,
         np.add.at(total, boxes.label, sizes[:, 3:6])
         np.add.at(count, boxes.label, 1)
     if count.sum() == 0:
-        raise DataError(f"{store.path}: the training scenes have no boxes; there is nothing to learn")
+        raise DataError(f"{store.path}: the labelled training scenes have no boxes; there is nothing to learn")
     of_all = total.sum(0) / count.sum()
     mean = np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], of_all)
     return mean.astype(np.float32)

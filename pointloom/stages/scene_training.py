@@ -1,15 +1,44 @@
 """What the stages share where they work on scenes: from validated parameters to the objects of the lower floors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from pointloom.stages.params import EncoderArgs, SceneSamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pointloom.data.scene_batches import SceneSampling
     from pointloom.structures import SceneEncoder
 
 Kind = Literal["objects", "scenes"]
+
+
+def _in_range(value: dict[float, int]) -> dict[float, int]:
+    if not all(0 < share <= 1 and epochs >= 1 for share, epochs in value.items()):
+        raise ValueError(f"label_epochs maps shares in (0, 1] to at least one epoch, got {value}")
+    return value
+
+
+LabelEpochs = Annotated[
+    dict[float, int],
+    Field(
+        min_length=1, description="share of the training scenes that is labelled -> epochs; smaller shares are subsets"
+    ),
+    AfterValidator(_in_range),
+]
+"""Parameter of tasks that learn from few labelled scenes."""
+
+
+def labelled_scenes(rows: "NDArray[np.int64]", *, fraction: float, seed: int) -> "NDArray[np.int64]":
+    """Draw a share of the scenes, at least one; of one seed, smaller shares are subsets of larger ones."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return np.sort(rows[order[: max(1, round(fraction * len(rows)))]])
 
 
 def store_kind(dataset: Path) -> Kind:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pointloom.data.scene_store import write_scenes
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
+from pointloom.stages.finetune_tasks import detection as finetune_detection
 from pointloom.stages.pretrain_methods import UntrainedParams, write_untrained
 from pointloom.stages.read_params import validate
 from pointloom.stages.signature import read_signature
@@ -28,12 +30,13 @@ SAMPLING = {
 VALUES: dict[str, Any] = {
     "task": "detection", "encoder": "pointnet2", "encoder_args": {}, "detector": "votenet",
     "detector_args": {"num_proposals": 8}, "object_scale": None, "num_headings": 1, "seeds": [0, 1],
-    "epochs": 2, "batch_size": 2, "freeze_encoder": False, "selection": "last", "sampling": SAMPLING, "optim": OPTIM,
+    "label_epochs": {1.0: 2}, "batch_size": 2, "freeze_encoder": False, "selection": "last", "sampling": SAMPLING,
+    "optim": OPTIM,
     "momentum": {"start": 0.5, "factor": 0.5, "every_epochs": 1, "floor": 0.001},
     "keep": {"nms_iou": 0.25, "min_objectness": 0.05, "min_points": 5},
 }  # fmt: skip
 DETR: dict[str, Any] = {
-    "epochs": 1, "momentum": None, "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16}
+    "label_epochs": {1.0: 1}, "momentum": None, "detector_args": {"num_queries": 8, "dim": 16, "depth": 1, "hidden": 16}
 }  # fmt: skip
 ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "pointnet2": ("pointnet2_tiny", {"num_seeds": 32, "width": 16}),
@@ -93,8 +96,37 @@ def test_result_has_a_run_per_seed_that_its_own_boxes_explain(workspace: Path, m
     assert [(row["seed"], row["epoch"]) for row in rows] == [("0", "1.0"), ("0", "2.0"), ("1", "1.0"), ("1", "2.0")]
 
 
+def test_shares_of_labelled_scenes_learn_from_nested_scenes_and_their_boxes_alone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointloom.data.workers.available_cores", lambda: 1)
+    seen: list[tuple[int, ...]] = []
+    sizes = finetune_detection._mean_sizes
+
+    def spied(params: Any, store: Any, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        seen.append(tuple(rows.tolist()))
+        return sizes(params, store, rows)
+
+    monkeypatch.setattr(finetune_detection, "_mean_sizes", spied)
+    result = run(workspace, "shares", seeds=[1], label_epochs={0.4: 3, 1.0: 1})
+    found = [(each["fraction"], each["num_train"], each["epochs"], each["seed"]) for each in result["runs"]]
+    assert found == [(1.0, 3, 1, 1), (0.4, 1, 3, 1)]
+    checked, few, whole = seen  # the smallest share is looked at before any training; the longest run comes first
+    assert checked == few
+    assert (len(few), len(whole)) == (1, 3)
+    assert set(few) < set(whole)
+    with np.load(workspace / "results" / "shares" / "predictions.npz") as kept:
+        assert set(kept["fraction"]) <= {0.4, 1.0}
+        assert len(kept["fraction"]) == len(kept["boxes"])
+
+
+def test_share_without_any_box_is_said_before_training(workspace: Path) -> None:
+    with pytest.raises(DataError, match="the labelled training scenes have no boxes"):
+        run(workspace, "wrong", seeds=[0, 1, 2, 3, 4, 5], label_epochs={0.01: 1})  # room_4 has none
+
+
 def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
-    run(workspace, "looked_at", seeds=[0], epochs=1, num_headings=4)
+    run(workspace, "looked_at", seeds=[0], label_epochs={1.0: 1}, num_headings=4)
     with np.load(workspace / "results" / "looked_at" / "scenes.npz") as kept:
         arrays = {key: kept[key] for key in kept.files}
     assert arrays["name"].tolist() == ["room_1", "room_3", "room_5"]
@@ -114,7 +146,7 @@ def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
         ("3detr", "detr", DETR),
         pytest.param("3detr_m", "objects", {**DETR, "object_scale": 2.0}, marks=pytest.mark.slow),
         pytest.param("3detr_m", "detr_masked", DETR, marks=pytest.mark.slow),
-        pytest.param("h3dnet", "pointnet2", {"epochs": 1}, marks=pytest.mark.slow),
+        pytest.param("h3dnet", "pointnet2", {"label_epochs": {1.0: 1}}, marks=pytest.mark.slow),
     ],
 )
 def test_other_detectors_are_trained_and_tested(
@@ -126,7 +158,7 @@ def test_other_detectors_are_trained_and_tested(
 
 
 def test_frozen_encoder_and_best_epoch_are_supported(workspace: Path) -> None:
-    result = run(workspace, "frozen", seeds=[0], epochs=1, freeze_encoder=True, selection="official")
+    result = run(workspace, "frozen", seeds=[0], label_epochs={1.0: 1}, freeze_encoder=True, selection="official")
     assert result["protocol"]["freeze_encoder"]
 
 

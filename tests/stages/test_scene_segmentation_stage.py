@@ -14,8 +14,8 @@ from pointloom.data.scenes import Scene
 from pointloom.errors import CheckpointError, DataError, ParamsError
 from pointloom.models import build_encoder, build_scene_encoder
 from pointloom.stages.finetune import finetune
-from pointloom.stages.finetune_tasks.scene_segmentation import subset
 from pointloom.stages.read_params import validate
+from pointloom.stages.scene_training import labelled_scenes
 from pointloom.stages.signature import read_signature
 from pointloom.structures import as_module
 from pointloom.tasks.scene_segmentation import scene_scores
@@ -116,11 +116,11 @@ def test_head_alone_is_trained_on_pretrained_weights(workspace: Path) -> None:
 def test_smaller_shares_are_subsets_of_larger_ones() -> None:
     rows = np.arange(10, 50)
     for seed in range(3):
-        tenth, fifth, whole = (subset(rows, fraction=f, seed=seed) for f in (0.1, 0.2, 1.0))
+        tenth, fifth, whole = (labelled_scenes(rows, fraction=f, seed=seed) for f in (0.1, 0.2, 1.0))
         assert (len(tenth), len(fifth)) == (4, 8)
         assert set(tenth) < set(fifth) < set(whole) == set(rows)
-    assert len(subset(rows, fraction=0.001, seed=0)) == 1
-    assert not np.array_equal(subset(rows, fraction=0.1, seed=0), subset(rows, fraction=0.1, seed=1))
+    assert len(labelled_scenes(rows, fraction=0.001, seed=0)) == 1
+    assert not np.array_equal(labelled_scenes(rows, fraction=0.1, seed=0), labelled_scenes(rows, fraction=0.1, seed=1))
 
 
 def test_what_cannot_work_is_said_before_training(workspace: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Task ``detection``: boxes around the objects of scenes, with VoteNet, H3DNet, 3DETR or 3DETR-m, over seeds."""
+"""Task ``detection``: boxes around the objects of scenes, over seeds and shares of labelled scenes."""
 
 import time
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from pointloom.stages.finetune_tasks.base import (
     write_curves,
 )
 from pointloom.stages.params import EncoderArgs, StageParams
+from pointloom.stages.scene_training import LabelEpochs, labelled_scenes
 from pointloom.stages.training import as_optimization, encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ class DetectionParams(TuningParams):
         gt=0, description="metres that an encoder of objects takes for an object's radius; null for one of scenes"
     )
     num_headings: int = Field(ge=1, description="parts of the circle; 1 makes all boxes axis-aligned")
-    seeds: list[int] = Field(min_length=1, description="one run per seed: detector, order of data, points")
-    epochs: int = Field(ge=1)
+    seeds: list[int] = Field(
+        min_length=1, description="one run per seed: detector, order of data, points, labelled scenes"
+    )
+    label_epochs: LabelEpochs
     freeze_encoder: bool = Field(description="train the detector's own layers alone")
     momentum: MomentumParams | None = Field(description="null leaves batch normalisation at its own momentum")
     sampling: DetectionSamplingParams
@@ -104,19 +107,21 @@ class DetectionJob:
     """One run: everything a worker process needs.
 
     Attributes:
-        seed: Seed of detector, order and points; of all weights where the encoder is untrained.
+        fraction: Share of the training scenes.
+        seed: Seed of detector, order, points and choice of scenes; of all weights where the encoder is untrained.
         state: Folder for resume state and, when done, the outcome.
     """
 
     params: DetectionParams
     dataset: Path
     encoder: Path
+    fraction: float
     seed: int
     state: Path
 
 
 def run_detection(params: DetectionParams, places: Places, run: "StageRun") -> None:
-    """Train and test every seed.
+    """Train and test every share and seed.
 
     Raises:
         DataError: There are no prepared scenes with boxes to train and test on.
@@ -129,32 +134,43 @@ def run_detection(params: DetectionParams, places: Places, run: "StageRun") -> N
     from pointloom.train.checkpoint import read_card
 
     store, card = SceneStore(places.dataset), read_card(places.encoder)
-    num_steps = _check(params, places, store)
+    _check(params, places, store)
     shaped_by = {"params": params.model_dump(mode="json"), "data": store.info.digest, "encoder": card.weights_sha256}
     with result_folder(places, shaped_by=shaped_by) as (folder, resume):
         jobs = [
-            DetectionJob(params, places.dataset, places.encoder, seed, resume / f"boxes-seed{seed}")
+            DetectionJob(
+                params, places.dataset, places.encoder, fraction, seed, resume / f"boxes{fraction:g}-seed{seed}"
+            )
+            for fraction in sorted(params.label_epochs, reverse=True)
             for seed in params.seeds
         ]
-        steps = [params.epochs * num_steps] * len(jobs)
+        steps = [params.label_epochs[job.fraction] * len(_training_data(job, store)) for job in jobs]
         outcomes = run_all(run_detection_job, jobs, steps=steps, label=f"finetune {places.encoder.name}")
         runs = [outcome["run"] for outcome in outcomes]
         write_json(folder / "result.json", _header(params, store, card, name=places.result.name) | {"runs": runs})
-        np.savez_compressed(folder / "predictions.npz", **_joined(params.seeds, outcomes))  # type: ignore[arg-type]
+        np.savez_compressed(folder / "predictions.npz", **_joined(outcomes))  # type: ignore[arg-type]
         _write_scenes(folder / "scenes.npz", params, store, outcomes[0])
-        write_curves(folder / "curves.csv", outcomes, keys=("seed",), columns=COLUMNS)
-    run.summary(summarise(runs, ("ap25", "ap50", "ar25", "ar50")))
+        write_curves(folder / "curves.csv", outcomes, keys=("fraction", "seed"), columns=COLUMNS)
+    whole = [each for each in runs if each["fraction"] == max(params.label_epochs)]
+    run.summary(summarise(whole, ("ap25", "ap50", "ar25", "ar50")))
 
 
-def _check(params: DetectionParams, places: Places, store: "SceneStore") -> int:
-    """Return the steps per epoch; find what cannot work before any training starts."""
+def _check(params: DetectionParams, places: Places, store: "SceneStore") -> None:
+    """Find what cannot work before any training starts: larger shares of a seed have the boxes of its smallest one."""
     from pointloom.errors import DataError
 
     if not store.info.box_classes:
         raise DataError(f"{store.path}: these scenes have no boxes; detection needs a source that has them")
-    steps = [len(_loader(params, store, store.rows(split), seed=0)) for split in ("train", "test")]
-    _build(params, places.encoder, store, num_steps=steps[0])
-    return steps[0]
+    _loader(params, store, store.rows("test"), seed=0)
+    for seed in params.seeds:
+        rows = labelled_scenes(store.rows("train"), fraction=min(params.label_epochs), seed=seed)
+        sizes = _mean_sizes(params, store, rows)
+    _build(params, places.encoder, sizes, num_steps=1)
+
+
+def _training_data(job: DetectionJob, store: "SceneStore") -> "DetectionLoader":
+    rows = labelled_scenes(store.rows("train"), fraction=job.fraction, seed=job.seed)
+    return _loader(job.params, store, rows, seed=job.seed)
 
 
 def _loader(params: DetectionParams, store: "SceneStore", rows: "NDArray[np.int64]", *, seed: int) -> "DetectionLoader":
@@ -174,20 +190,23 @@ def _loader(params: DetectionParams, store: "SceneStore", rows: "NDArray[np.int6
     return DetectionLoader(store, rows, sampling=sampling, batch_size=params.batch_size, seed=seed)
 
 
-def _build(params: DetectionParams, encoder: Path, store: "SceneStore", *, num_steps: int) -> "Detection":
-    """Build the detector around the encoder's weights.
+def _mean_sizes(params: DetectionParams, store: "SceneStore", rows: "NDArray[np.int64]") -> "NDArray[np.float32]":
+    from pointloom.data.detection_batches import mean_sizes
+
+    return mean_sizes(store, rows, num_classes=len(store.info.box_classes), oriented=params.num_headings > 1)
+
+
+def _build(params: DetectionParams, encoder: Path, sizes: "NDArray[np.float32]", *, num_steps: int) -> "Detection":
+    """Build the detector around the encoder's weights; ``sizes`` are the mean lengths (C, 3) of the classes' boxes.
 
     Raises:
         ParamsError: They do not fit each other, or an argument is unknown.
     """
     import torch
 
-    from pointloom.data.detection_batches import mean_sizes
     from pointloom.stages.finetune_tasks.detectors import build_detector
     from pointloom.tasks.detection import Detection, MomentumSchedule
 
-    num_classes = len(store.info.box_classes)
-    sizes = mean_sizes(store, store.rows("train"), num_classes=num_classes, oriented=params.num_headings > 1)
     detector = build_detector(
         params.detector, encoder, params.encoder_args, params.detector_args, object_scale=params.object_scale,
         mean_sizes=torch.from_numpy(sizes), num_headings=params.num_headings, freeze_encoder=params.freeze_encoder,
@@ -215,7 +234,7 @@ def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *
         },
         "protocol": {
             "selection": params.selection,
-            "epochs": params.epochs,
+            "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
             "detector": params.detector,
             "detector_args": params.detector_args,
             "object_scale": params.object_scale,
@@ -224,7 +243,7 @@ def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *
             "freeze_encoder": params.freeze_encoder,
             "keep": params.keep.model_dump(),
             "test": "random points of every scene, one draw; every box kept stands for every class",
-            "seed_covers": "detector, order of data, points; all weights where the encoder is untrained",
+            "seed_covers": "detector, order, points, labelled scenes; all weights where the encoder is untrained",
         },
     }
 
@@ -243,11 +262,11 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
     from pointloom.train.loop import fit
 
     params, device, store = job.params, best_device(), SceneStore(job.dataset)
-    train = _loader(params, store, store.rows("train"), seed=job.seed)
+    train = _training_data(job, store)
     test = _loader(params, store, store.rows("test"), seed=0)
     torch.manual_seed(job.seed)
-    task = _build(params, job.encoder, store, num_steps=len(train))
-    started = time.perf_counter()
+    task = _build(params, job.encoder, _mean_sizes(params, store, train.rows), num_steps=len(train))
+    started, epochs = time.perf_counter(), params.label_epochs[job.fraction]
 
     def evaluate() -> "Arrays":
         found, truth = find_boxes(
@@ -262,7 +281,7 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
     curve = fit(
         task,
         train,
-        optimization=as_optimization(params.optim, epochs=params.epochs),
+        optimization=as_optimization(params.optim, epochs=epochs),
         device=device,
         seed=job.seed,
         state=job.state,
@@ -271,7 +290,7 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
     )
     found = best.read() if params.selection == "official" else evaluate()
     record = {
-        "seed": job.seed, "epochs": params.epochs,
+        "seed": job.seed, "fraction": job.fraction, "num_train": len(train.rows), "epochs": epochs,
         **_record(score(found, 0.25), score(found, 0.5), store.info.box_classes),
         "loss": curve[-1]["loss"], "cpu_s": curve[-1]["cpu_s"], "wall_s": time.perf_counter() - started,
     }  # fmt: skip
@@ -307,13 +326,16 @@ def _record(at25: "DetectionScores", at50: "DetectionScores", classes: "Sequence
     }  # fmt: skip
 
 
-def _joined(seeds: "Sequence[int]", outcomes: "Sequence[dict[str, Any]]") -> "Arrays":
-    """Return the boxes of all runs one after the other, each with its seed; the true ones once."""
+def _joined(outcomes: "Sequence[dict[str, Any]]") -> "Arrays":
+    """Return the boxes of all runs one after the other, each with its seed and share; the true ones once."""
     import numpy as np
+
+    lengths = [len(each["boxes"]) for each in outcomes]
+    run = {key: np.repeat([each["run"][key] for each in outcomes], lengths) for key in ("seed", "fraction")}
 
     arrays = {key: np.concatenate([each[key] for each in outcomes]) for key in ("boxes", "score", "scene")}
     true = {key: value for key, value in outcomes[0].items() if key.startswith("true_")}
-    return {"seed": np.repeat(seeds, [len(each["boxes"]) for each in outcomes]), **arrays, **true}
+    return run | arrays | true
 
 
 def _write_scenes(path: Path, params: DetectionParams, store: "SceneStore", outcome: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pointloom.stages.finetune_tasks.base import (
     BestEpoch,
@@ -19,7 +19,7 @@ from pointloom.stages.finetune_tasks.base import (
     write_curves,
 )
 from pointloom.stages.params import SceneSamplingParams
-from pointloom.stages.scene_training import as_scene_sampling, tuned_scene_encoder
+from pointloom.stages.scene_training import LabelEpochs, as_scene_sampling, labelled_scenes, tuned_scene_encoder
 from pointloom.stages.training import as_optimization, encoder_entry, summarise
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class SceneSegmentationParams(TuningParams):
 
     task: Literal["scene_segmentation"]
     seeds: list[int] = Field(min_length=1, description="one run per seed: head, order of data, labelled scenes")
-    label_epochs: dict[float, int] = Field(
-        min_length=1, description="share of the training scenes that is labelled -> epochs; smaller shares are subsets"
-    )
+    label_epochs: LabelEpochs
     repeats: int = Field(ge=1, description="times every scene is drawn per epoch, a new crop and view each time")
     freeze_encoder: bool = Field(description="train the head alone, batch statistics stay as well")
     features: Literal["finest", "all"] = Field(description="what the head reads: the finest level, or all side by side")
@@ -60,13 +58,6 @@ class SceneSegmentationParams(TuningParams):
         description="precise: add up 13 (scannet) or 10 (s3dis) turned, scaled and mirrored copies"
     )
     sampling: SceneSamplingParams
-
-    @field_validator("label_epochs")
-    @classmethod
-    def _in_range(cls, value: dict[float, int]) -> dict[float, int]:
-        if not all(0 < share <= 1 and epochs >= 1 for share, epochs in value.items()):
-            raise ValueError(f"label_epochs maps shares in (0, 1] to at least one epoch, got {value}")
-        return value
 
 
 @dataclass(frozen=True)
@@ -134,17 +125,9 @@ def _check(params: SceneSegmentationParams, places: Places, store: "SceneStore")
         raise ParamsError(f"finetune: {error}") from error
 
 
-def subset(rows: "NDArray[np.int64]", *, fraction: float, seed: int) -> "NDArray[np.int64]":
-    """Draw a share of the scenes, at least one; of one seed, smaller shares are subsets of larger ones."""
-    import numpy as np
-
-    order = np.random.default_rng(seed).permutation(len(rows))
-    return np.sort(rows[order[: max(1, round(fraction * len(rows)))]])
-
-
 def _num_steps(job: SceneJob, store: "SceneStore") -> int:
     params = job.params
-    num = len(subset(store.rows("train"), fraction=job.fraction, seed=job.seed)) * params.repeats
+    num = len(labelled_scenes(store.rows("train"), fraction=job.fraction, seed=job.seed)) * params.repeats
     return params.label_epochs[job.fraction] * (num // min(params.batch_size, num))
 
 
@@ -212,7 +195,7 @@ def _train_and_test(job: SceneJob, advance: "Advance") -> "tuple[dict[str, Any],
     from pointloom.train.loop import fit
 
     params, store, device = job.params, SceneStore(job.dataset), best_device()
-    rows = subset(store.rows("train"), fraction=job.fraction, seed=job.seed)
+    rows = labelled_scenes(store.rows("train"), fraction=job.fraction, seed=job.seed)
     sampling = as_scene_sampling(params.sampling, prefer_labelled=params.prefer_labelled)
     train = SceneLoader(
         store, np.tile(rows, params.repeats), sampling=sampling, batch_size=params.batch_size, seed=job.seed
