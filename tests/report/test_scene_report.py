@@ -1,6 +1,7 @@
 """The report on scenes: tables from results, paired differences, a page that holds the numbers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,40 @@ def test_page_holds_tables_with_paired_differences_and_no_links(paths: dict[str,
     assert json.loads((folder / "report.json").read_text()) == content
     assert "better" in (folder / "report.md").read_text()
     assert content["problems"] == []
+
+
+def test_detection_is_paired_over_seeds_within_each_share_of_labelled_scenes(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    digest = json.loads((paths["dataset"] / "dataset.json").read_text())["digest"]
+    scores = {"votenet": {1.0: [50.0, 52.0, 51.0], 0.1: [10.0, 14.0, 12.0]},
+              "tuned": {1.0: [53.0, 51.0, 55.0], 0.1: [18.0, 21.0, 22.0]}}  # fmt: skip
+    for name, shares in scores.items():
+        folder = paths["results"] / "finetune" / name
+        write_result(
+            folder, digest, task="detection", method="untrained", counts=confusion(np.random.default_rng(0), 0)
+        )
+        card = json.loads((folder / "result.json").read_text())
+        if name == "tuned":
+            card["encoder"]["method"] = "mm3dscene"
+        card["runs"] = [
+            {"seed": seed, "fraction": share, "ap25": ap25, "ap50": ap25 / 2, "ar25": 60.0, "ar50": 30.0, "classes": {}}
+            for share, values in shares.items() for seed, ap25 in reversed(list(enumerate(values)))
+        ]  # fmt: skip
+        (folder / "result.json").write_text(json.dumps(card))
+        (folder / "predictions.npz").unlink()
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(
+        load_scene_inputs(**paths), tmp_path / "report", replace(settings(), baselines={"tuned": "votenet"})
+    )
+    rows = {row["fraction"]: row for row in content["rows"] if row["name"] == "tuned"}
+    assert list(rows) == [1.0, 0.1]
+    for share, row in rows.items():
+        interval = ttest_rel(scores["tuned"][share], scores["votenet"][share]).confidence_interval(0.95)
+        assert (row["difference"]["low"], row["difference"]["high"]) == pytest.approx((interval.low, interval.high))
+    told = [line for line in content["headline"] if line.startswith("Detection")]
+    assert len(told) == 2
+    assert "10 % of the labelled scenes" in told[1]
 
 
 def test_result_of_other_data_is_a_problem(paths: dict[str, Path], tmp_path: Path) -> None:
