@@ -16,6 +16,7 @@ from pointloom.stages import STAGES
 from pointloom.stages.align_masked import MaskedFirstParams, MaskedParams, MaskedTogetherParams
 from pointloom.stages.params import EncoderArgs, StageParams
 from pointloom.stages.read_params import did_you_mean, read_yaml, validate
+from pointloom.stages.report_ablation import Measure
 from pointloom.workspace import WorkspaceChoices, init_workspace, params_text, template
 
 logger = logging.getLogger(__name__)
@@ -39,13 +40,13 @@ class TuningSpec(StageParams):
 class SystemSpec(StageParams):
     """The full method that rows change: an entry of a profile, turned into the method."""
 
-    pipeline: Literal["pretrain", "multimodal"]
+    pipeline: Literal["pretrain", "multimodal", "scenes"]
     stage: Literal["pretrain", "distill"]
-    entry: str = Field(description="entry of the stage's section in the profile")
+    entry: str = Field(description="entry in the profile, in the section of the stage and in that of probes")
     drop: list[str] = Field(description="keys of the entry that the method does not have")
     change: dict[str, Any] = Field(description="values of the full method; dots go deeper")
     teacher: dict[str, Any] = Field(default={}, description="values of stage 1, where the stage is the second one")
-    finetune: TuningSpec
+    finetune: TuningSpec | None = Field(default=None, description="null where no table fine-tunes it")
 
 
 class RowSpec(StageParams):
@@ -53,9 +54,10 @@ class RowSpec(StageParams):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     cells: list[str]
-    published: list[float] = Field(description="one value per benchmark of the table")
+    published: list[float] = Field(description="one value per benchmark of the table; none where there are none")
     change: dict[str, Any] = Field(default={}, description="values that differ from the full method in pre-training")
     tuning: dict[str, Any] = Field(default={}, description="values that differ in fine-tuning")
+    probing: dict[str, Any] = Field(default={}, description="values that differ when frozen features are probed")
     system: str | None = Field(default=None, description="another system than the table's")
     encoder: Literal["own", "teacher", "aligned"] = Field(
         default="own",
@@ -72,7 +74,7 @@ class TableSpec(StageParams):
     source: str
     protocol: str = Field(description="how the published values were measured")
     benchmarks: list[str] = Field(description="columns of published values")
-    measured: list[Literal["svm", "finetune"]] = Field(min_length=1, description="what is measured here")
+    measured: list[Measure] = Field(min_length=1, description="what is measured here")
     system: str
     columns: list[str] = Field(min_length=1, description="what the cells of a row say")
     notes: list[str] = Field(default=[], description="what else differs from the paper")
@@ -84,7 +86,7 @@ class TableSpec(StageParams):
         if len(set(names)) < len(names) or FULL not in names or RANDOM in names:
             raise ValueError(f"rows need different names, one of them {FULL!r}, none {RANDOM!r}; got {names}")
         for row in self.rows:
-            if len(row.cells) != len(self.columns) or len(row.published) != len(self.benchmarks):
+            if len(row.cells) != len(self.columns) or len(row.published) not in {0, len(self.benchmarks)}:
                 raise ValueError(f"row {row.name!r} needs a cell per column and a value per benchmark")
         return self
 
@@ -258,7 +260,8 @@ def build_params(name: str, table: TableSpec, profile: Params, *, seeds: int) ->
         _add_views(params, profile, aligned)
     builder = aligned["encoder"] if aligned else base["encoder"]
     untrained = {"method": "untrained", "encoder": builder, "encoder_args": {}}
-    params["pretrain"][SCRATCH] = untrained | {"num_points": base["sampling"]["num_points"], "seed": 0}
+    num_points = base["sampling"]["max_points" if system.pipeline == "scenes" else "num_points"]
+    params["pretrain"][SCRATCH] = untrained | {"num_points": num_points, "seed": 0}
     built = [row for row in table.rows if row.not_built is None]
     for seed in range(seeds):
         if aligned:
@@ -272,15 +275,16 @@ def build_params(name: str, table: TableSpec, profile: Params, *, seeds: int) ->
                 entry |= {"teacher": f"teacher_s{seed}"} if aligned else {}
                 params[system.stage][encoder] = entry | {"seed": seed}
             _add_measurements(params, profile, table, row, encoder=encoder, name=f"{row.name}_s{seed}", seeds=[seed])
-    blank = table.full.model_copy(update={"tuning": {}})
+    blank = table.full.model_copy(update={"tuning": {}, "probing": {}})
     _add_measurements(params, profile, table, blank, encoder=SCRATCH, name=RANDOM, seeds=list(range(seeds)))
-    params["probe"] = params["probe"] or {RANDOM: _probe_entry(profile, system, SCRATCH, list(range(seeds)))}
+    params["probe"] = params["probe"] or {RANDOM: _probe_entry(profile, system, table, SCRATCH, list(range(seeds)))}
     params["report"] = copy.deepcopy(profile["report"]) | {
         "title": f"Ablation: {table.title}",
         "baseline": RANDOM,
         "probe_baseline": RANDOM,
         "detail": [f"{FULL}_s0", RANDOM],
         "ablation": _report_table(name, table, seeds),
+        **{key: {} for key in ("baselines", "probe_baselines") if key in profile["report"]},
     }
     return params
 
@@ -332,20 +336,23 @@ def _add_measurements(
     params: Params, profile: Params, table: TableSpec, row: RowSpec, *, encoder: str, name: str, seeds: list[int]
 ) -> None:
     system = read_system(row.system or table.system)
-    if "svm" in table.measured:
-        params["probe"][name] = _probe_entry(profile, system, encoder, seeds)
-    if "finetune" in table.measured:
+    if set(table.measured) - {"finetune"}:
+        params["probe"][name] = changed(_probe_entry(profile, system, table, encoder, seeds), row.probing)
+    if "finetune" in table.measured and system.finetune:
         entry = copy.deepcopy(profile["finetune"][system.finetune.entry])
         entry |= {"encoder": encoder, "encoder_args": dict(system.finetune.encoder_args), "seeds": list(seeds)}
         entry["label_epochs"] = {1.0: entry["label_epochs"][1.0]}
         params["finetune"][name] = changed(entry, row.tuning)
 
 
-def _probe_entry(profile: Params, system: SystemSpec, encoder: str, seeds: list[int]) -> Params:
-    """Return the linear SVM of the profile, and no other protocol."""
-    others = {"linear": None, "mlp3": None, "few_shot": None}
+def _probe_entry(profile: Params, system: SystemSpec, table: TableSpec, encoder: str, seeds: list[int]) -> Params:
+    """Return the profile's values of the protocols that the table measures, a linear SVM where it measures none."""
     entry = copy.deepcopy(profile["probe"][system.entry])
-    return entry | {"encoder": encoder, "seeds": list(seeds)} | others
+    entry |= {"encoder": encoder, "seeds": list(seeds)}
+    if system.pipeline != "scenes":
+        return entry | {"linear": None, "mlp3": None, "few_shot": None}
+    kept = {name: entry[name] if name in table.measured else None for name in ("linear", "nearest")}
+    return entry | {"fractions": [1.0], "instances": None, "grounding": None} | kept
 
 
 def _report_table(name: str, table: TableSpec, seeds: int) -> Params:

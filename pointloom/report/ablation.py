@@ -1,17 +1,24 @@
 """An ablation table of a paper: its rows, the published values and what the same changes do here."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pointloom.report.inputs import ReportInputs, ResultRecord
+from pointloom.report.inputs import Records, ReportInputs, ResultRecord
 from pointloom.report.outcomes import BootstrapSettings, Outcomes, compare, select_outcomes
 from pointloom.report.sentences import count, format_difference, format_signed, format_spread
 from pointloom.report.statistics import spread
 
 Row = dict[str, Any]
-TITLES = {"svm": "linear SVM", "finetune": "fine-tuned"}
+TITLES = {
+    "svm": "linear SVM",
+    "finetune": "fine-tuned",
+    "linear": "linear layer, mIoU",
+    "nearest": "nearest super-point, mIoU",
+}
 UNTRAINED = "no pre-training (not in the paper)"
 
 
@@ -25,19 +32,30 @@ def ablation_content(inputs: ReportInputs, table: Row | None, *, bootstrap: Boot
     """
     if table is None:
         return None
+    return filled_table(table, partial(_measured, inputs, bootstrap=bootstrap), model=encoder_builder(inputs, table))
+
+
+def filled_table(table: Row, measured: Callable[[Row, Row, str], Row], *, model: str | None) -> Row:
+    """Return a table with a row of random weights and with what every row measured.
+
+    Args:
+        table: Parameters of the table (``report.ablation``).
+        measured: From a row, the row of the full method and a measure to ``score`` and ``difference`` to the latter.
+        model: Builder of the full method's encoder, None where it is not there yet.
+    """
     full = next(row for row in table["rows"] if row["is_full"])
     blank: Row = {"cells": [UNTRAINED, *[""] * (len(table["columns"]) - 1)], "entries": [table["untrained"]]}
     blank |= {"published": [], "not_built": None, "is_full": False}
     rows = []
     for row in [*table["rows"], blank]:
         gaps = [value - best for value, best in zip(row["published"], full["published"], strict=False)]
-        ours = {measure: _measured(inputs, row, full, measure, bootstrap) for measure in table["measured"]}
+        ours = {measure: measured(row, full, measure) for measure in table["measured"]}
         rows.append(row | {"published_difference": None if row["is_full"] else gaps, "ours": ours})
     seeds = max((len(row["entries"]) for row in table["rows"]), default=0)
-    return table | {"rows": rows, "seeds": seeds, "model": _model(inputs, full)}
+    return table | {"rows": rows, "seeds": seeds, "model": model}
 
 
-def _measured(inputs: ReportInputs, row: Row, full: Row, measure: str, bootstrap: BootstrapSettings) -> Row:
+def _measured(inputs: ReportInputs, row: Row, full: Row, measure: str, *, bootstrap: BootstrapSettings) -> Row:
     """Return mean and spread over the seeds, and the paired difference to the full method."""
     values = _accuracies(inputs, row["entries"], measure)
     found = spread(values)
@@ -45,7 +63,7 @@ def _measured(inputs: ReportInputs, row: Row, full: Row, measure: str, bootstrap
     if not row["is_full"]:
         first, second = (joined_outcomes(inputs, each["entries"], measure) for each in (row, full))
         difference = compare(first, second, store=inputs.store, bootstrap=bootstrap)
-    return {"oa": asdict(found) if found else None, "difference": difference}
+    return {"score": asdict(found) if found else None, "difference": difference}
 
 
 def _accuracies(inputs: ReportInputs, entries: list[str], measure: str) -> list[float]:
@@ -81,7 +99,9 @@ def _results(inputs: ReportInputs, entries: list[str], measure: str) -> list[Res
     return [results[name] for name in entries if name in results]
 
 
-def _model(inputs: ReportInputs, full: Row) -> str | None:
+def encoder_builder(inputs: Records, table: Row) -> str | None:
+    """Return the builder of the full method's encoder, None where there is no result of it."""
+    full = next(row for row in table["rows"] if row["is_full"])
     found = [
         results[name] for results in (inputs.probe, inputs.finetune) for name in full["entries"] if name in results
     ]
@@ -93,8 +113,8 @@ def ablation_headline(ablation: Row) -> list[str]:
     full = next(row for row in ablation["rows"] if row["is_full"])
     found = []
     for measure in ablation["measured"]:
-        if full["ours"][measure]["oa"]:
-            value = f"{format_spread(full['ours'][measure]['oa'])} % ({TITLES[measure]})"
+        if full["ours"][measure]["score"]:
+            value = f"{format_spread(full['ours'][measure]['score'])} % ({TITLES[measure]})"
             found.append(f"The full method reaches {value} with {count(ablation['seeds'], 'seed')} of pre-training.")
         for row in ablation["rows"]:
             if difference := row["ours"][measure]["difference"]:
@@ -123,7 +143,7 @@ def as_table(ablation: Row) -> str:
         ours = []
         for value in row["ours"].values():
             verdict = f" {value['difference']['verdict']}" if value["difference"] else ""
-            ours += [format_spread(value["oa"]), format_difference(value["difference"]) + verdict]
+            ours += [format_spread(value["score"]), format_difference(value["difference"]) + verdict]
         lines.append([*row["cells"], *published, *([f"not built: {row['not_built']}"] if row["not_built"] else ours)])
     columns = range(len(head))
     widths = [max(len(line[i]) for line in lines if i < len(line) and "not built" not in line[i]) for i in columns]

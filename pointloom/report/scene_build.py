@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from pointloom.report import charts, lineage
+from pointloom.report.ablation import ablation_headline
 from pointloom.report.album import Album
 from pointloom.report.build import ReportSettings
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.page import read_resource, script_safe, template_environment
+from pointloom.report.scene_ablation import scene_ablation_content
 from pointloom.report.scene_published import scene_published_rows
 from pointloom.report.scene_tables import scene_headline, scene_rows
 from pointloom.report.scenes import scene_blocks, scene_entries
@@ -33,11 +35,13 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         frozen=Baseline(settings.probe_baseline, settings.probe_baselines),
         bootstrap=settings.bootstrap,
     )
+    ablation = scene_ablation_content(inputs, settings.ablation, bootstrap=settings.bootstrap)
     content: Content = {
         "format": 1,
         "title": settings.title,
         "dataset": _dataset(inputs),
-        "headline": scene_headline(rows),
+        "headline": ablation_headline(ablation) if ablation else scene_headline(rows),
+        "ablation": ablation,
         "rows": rows,
         "published": scene_published_rows(inputs, rows),
         "scenes": scene_blocks(inputs, album),
@@ -86,6 +90,7 @@ def _html(content: Content, figures: dict[str, str], viewer: list[Content], albu
 
     spent = [row["cpu_s"] for row in content["stages"] if row["cpu_s"] is not None]
     sections = [
+        *([("ablation", "Ablation")] if content["ablation"] else []),
         ("results", "Results"),
         ("classes", "Per class"),
         *([("published", "Published values")] if content["published"] else []),

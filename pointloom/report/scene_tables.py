@@ -79,7 +79,7 @@ def _row(
         values[metric] = asdict(found) if found else None
     difference = None
     if base is not None and base is not result:
-        difference = _difference(result, base, protocol, fraction, bootstrap)
+        difference = paired_difference_of(result, base, protocol, fraction, bootstrap=bootstrap)
     return {
         "protocol": protocol,
         "title": title,
@@ -112,10 +112,18 @@ def _class_spreads(runs: list[Row]) -> dict[str, Row]:
     return {name: asdict(over) for name, values in found.items() if (over := spread(values))}
 
 
-def _difference(
-    first: ResultRecord, second: ResultRecord, protocol: str, fraction: float, bootstrap: BootstrapSettings
+def paired_difference_of(
+    first: ResultRecord, second: ResultRecord, protocol: str, fraction: float, *, bootstrap: BootstrapSettings
 ) -> Difference | None:
-    """Return the paired difference of the main metric over shared seeds, and over test scenes where they are kept."""
+    """Return the paired difference of the main metric over shared seeds, and over test scenes where they are kept.
+
+    Args:
+        first: A result.
+        second: What it is compared with.
+        protocol: A key of ``PROTOCOLS``.
+        fraction: Share of the labels.
+        bootstrap: How intervals are made.
+    """
     places = [_places(result, protocol, fraction) for result in (first, second)]
     seeds = sorted(places[0].keys() & places[1].keys())
     if not seeds:

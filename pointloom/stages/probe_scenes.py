@@ -1,14 +1,15 @@
 """Stage ``probe`` on scenes: how much the frozen features of a scene encoder tell."""
 
+import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pointloom.stages.params import HeadParams, StageParams
+from pointloom.stages.params import GrowingParams, HeadParams
 from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
 from pointloom.stages.scene_training import tuned_scene_encoder
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 NUM_SHOWN = 2
 
 
-class SceneProbeParams(StageParams):
+class SceneProbeParams(GrowingParams):
     """Protocols on the frozen features of scenes (MSM, section 4)."""
 
     task: Literal["scenes"]
@@ -49,6 +50,9 @@ class SceneProbeParams(StageParams):
     )
     instances: InstanceParams | None = Field(description="instance segmentation; null leaves it out")
     grounding: GroundingParams | None = Field(description="which box a sentence means; null leaves it out")
+    levels: list[int] | None = Field(
+        default=None, min_length=1, description="resolutions whose features are probed, 1 = finest; null: all of them"
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
                 "classes": list(store.info.classes),
             },
             "protocol": params.model_dump(
-                mode="json", include={"linear", "nearest", "instances", "grounding", "points_per_scene"}
+                mode="json", include={"linear", "nearest", "instances", "grounding", "points_per_scene", "levels"}
             )
             | {
                 "test": "every point of every test scene",
@@ -166,7 +170,7 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
     from pointloom.tasks.scene_probing import PointFeatures
     from pointloom.train.device import best_device
 
-    device, rows = best_device(), store.rows(split)
+    device, rows, columns = best_device(), store.rows(split), _columns(module.dims, params.levels)
     loader = SceneLoader(store, rows, sampling=SceneSampling(module.voxel_size), batch_size=1, seed=0)
     pairs = zip(rows.tolist(), loader.draw(0), strict=True)
     for row, batch in tqdm(pairs, total=len(rows), desc=f"features, {split}", unit="scene"):
@@ -178,7 +182,7 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"),
         ):
-            feature = module.spread(module(batch.to(device)), coord, offset).float().cpu().numpy()
+            feature = module.spread(module(batch.to(device)), coord, offset)[:, columns].float().cpu().numpy()
         number = scene.superpoint
         if number is None:
             known = scene.normal is not None
@@ -186,6 +190,17 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
             number = superpoints(points.coord, normal, points.color)
         dense = np.unique(number, return_inverse=True)[1]  # a scan's own numbers have large gaps
         yield _Features(scene, PointFeatures(feature, points.segment, dense))
+
+
+def _columns(dims: "Sequence[int]", levels: list[int] | None) -> list[int]:
+    """Return which channels of all resolutions, joined finest first, are those of some resolutions."""
+    from pointloom.errors import ParamsError
+
+    if unknown := set(levels or ()) - set(range(1, len(dims) + 1)):
+        raise ParamsError(f"probe.levels: the encoder has resolutions 1 to {len(dims)}, got {sorted(unknown)}")
+    ends = list(itertools.accumulate(dims))
+    chosen = sorted(set(levels)) if levels else range(1, len(dims) + 1)
+    return [column for level in chosen for column in range(ends[level - 1] - dims[level - 1], ends[level - 1])]
 
 
 def _learnable(

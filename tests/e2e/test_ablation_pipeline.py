@@ -46,9 +46,9 @@ def test_every_row_and_seed_is_pretrained_and_probed(story: Story) -> None:
 def test_printed_table_has_published_and_measured_values_of_every_row(story: Story) -> None:
     content = json.loads((story.workspace / "report" / "report.json").read_text())["ablation"]
     full, two, four, three, untrained = content["rows"]
-    assert full["ours"]["svm"]["oa"]["count"] == three["ours"]["svm"]["oa"]["count"] == 2
+    assert full["ours"]["svm"]["score"]["count"] == three["ours"]["svm"]["score"]["count"] == 2
     assert three["ours"]["svm"]["difference"]["seeds"] == untrained["ours"]["svm"]["difference"]["seeds"] == 2
-    assert two["ours"]["svm"]["oa"]["count"] == four["ours"]["svm"]["oa"]["count"] == 2
+    assert two["ours"]["svm"]["score"]["count"] == four["ours"]["svm"]["score"]["count"] == 2
     table = story.first.stdout[story.first.stdout.index("Encoder  ") :].splitlines()
     assert re.match(r"3 +2 +92\.9 +\d+\.\d ± \d+\.\d", table[1])
     assert re.match(r"2 +1 +91\.8 \(−1\.1\) +\d+\.\d ± \d+\.\d +[+−0]", table[2])

@@ -63,15 +63,15 @@ def test_means_deviations_and_paired_differences_are_those_of_the_seeds(inputs: 
     content = ablation_content(inputs, TABLE, bootstrap=BOOTSTRAP)
     assert content is not None
     full, other, missing, untrained = content["rows"]
-    assert full["ours"]["svm"]["oa"]["mean"] == pytest.approx(100 * (36 + 30) / 72)
-    assert full["ours"]["svm"]["oa"]["std"] == pytest.approx(100 * 6 / 36 / np.sqrt(2))
+    assert full["ours"]["svm"]["score"]["mean"] == pytest.approx(100 * (36 + 30) / 72)
+    assert full["ours"]["svm"]["score"]["std"] == pytest.approx(100 * 6 / 36 / np.sqrt(2))
     assert full["ours"]["svm"]["difference"] is None
-    assert other["ours"]["svm"]["oa"] == {"mean": 75.0, "std": 0.0, "count": 2}
+    assert other["ours"]["svm"]["score"] == {"mean": 75.0, "std": 0.0, "count": 2}
     assert other["ours"]["svm"]["difference"]["mean"] == pytest.approx(100 * (-9 - 3) / 72)
     assert other["ours"]["svm"]["difference"]["seeds"] == 2
     assert other["published_difference"] == pytest.approx([-4.5])
-    assert missing["ours"]["svm"] == {"oa": None, "difference": None}
-    assert untrained["ours"]["svm"]["oa"]["mean"] == 50.0
+    assert missing["ours"]["svm"] == {"score": None, "difference": None}
+    assert untrained["ours"]["svm"]["score"]["mean"] == 50.0
     assert untrained["ours"]["svm"]["difference"]["mean"] == pytest.approx(100 * (66 - 36) / -72)
     assert (content["seeds"], content["model"]) == (2, "point_m2ae_tiny")
 
@@ -112,20 +112,20 @@ def test_page_and_markdown_show_the_values_of_the_json(tmp_path: Path) -> None:
     rows = content["ablation"]["rows"]
     cells = {pointer: " ".join(text) for pointer, text in page.cells.items() if pointer.startswith("/ablation/")}
     assert set(cells) == {
-        *("/ablation/rows/0/ours/svm/oa", "/ablation/rows/1/ours/svm/oa", "/ablation/rows/1/ours/svm/difference"),
-        *("/ablation/rows/3/ours/svm/oa", "/ablation/rows/3/ours/svm/difference"),
+        *("/ablation/rows/0/ours/svm/score", "/ablation/rows/1/ours/svm/score", "/ablation/rows/1/ours/svm/difference"),
+        *("/ablation/rows/3/ours/svm/score", "/ablation/rows/3/ours/svm/difference"),
     }
     for pointer, text in cells.items():
         _, _, _, number, _, _, key = pointer.split("/")
         value = rows[int(number)]["ours"]["svm"][key]
         assert value is not None
-        assert format_spread(value) in text if key == "oa" else value["verdict"] in text
+        assert format_spread(value) in text if key == "score" else value["verdict"] in text
     assert "Ablation: Masking <strategy>" in page.text
     assert "not built: nobody wrote it" in page.text
     assert "The backbone is smaller." in page.text
     assert "#ablation" in page.addresses
     markdown = (folder / "report.md").read_text(encoding="utf-8")
-    assert f"| – | 0.8 | 88.4 (−4.5) | {format_spread(rows[1]['ours']['svm']['oa'])} |" in markdown
+    assert f"| – | 0.8 | 88.4 (−4.5) | {format_spread(rows[1]['ours']['svm']['score'])} |" in markdown
     assert "| ✓ | 0.9 | 92.5 (−0.4) | not built: nobody wrote it | |" in markdown
     assert content["headline"][0].startswith("The full method reaches")
     assert content["steps"] == content["comparisons"] == []

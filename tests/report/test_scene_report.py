@@ -44,7 +44,7 @@ def write_result(folder: Path, digest: str, *, task: str, method: str, counts: N
     scores = [scene_scores(each.sum(0)) for each in counts]
     runs = [
         {"seed": seed, "fraction": 0.2, "miou": s.miou, "macc": s.macc, "oa": s.oa,
-         "classes": dict(zip(CLASSES, s.iou.tolist(), strict=True)), **more}
+         "classes": dict(zip(CLASSES, s.iou.tolist(), strict=True))} | more
         for seed, s in enumerate(scores)
     ]  # fmt: skip
     folder.mkdir(parents=True)
@@ -133,6 +133,55 @@ def test_detection_is_paired_over_seeds_within_each_share_of_labelled_scenes(
     told = [line for line in content["headline"] if line.startswith("Detection")]
     assert len(told) == 2
     assert "10 % of the labelled scenes" in told[1]
+
+
+def test_ablation_table_joins_the_seeds_of_a_row_and_pairs_them_with_the_full_method(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    probes, digest = paths["results"] / "probe", load_scene_inputs(**paths).store.info.digest
+    rng = np.random.default_rng(3)
+    counts = {name: confusion(rng, skill) for name, skill in (("full", 40), ("other", 0), ("random", 10))}
+    for name in ("full", "other"):
+        for seed in range(2):
+            part = counts[name][seed : seed + 1]
+            write_result(
+                probes / f"{name}_s{seed}", digest, task="scene_probe", method="msm", counts=part,
+                protocol="linear", seed=seed, fraction=1.0,
+            )  # fmt: skip
+    write_result(
+        probes / "random", digest, task="scene_probe", method="untrained", counts=counts["random"][:2],
+        protocol="linear", fraction=1.0,
+    )  # fmt: skip
+    row = {"published": [], "not_built": None, "is_full": False}
+    table = {
+        "name": "msm-figure8", "title": "Hidden", "source": "A paper", "protocol": "linear", "benchmarks": [],
+        "measured": ["linear"], "columns": ["Hidden"], "notes": [], "untrained": "random",
+        "rows": [
+            row | {"cells": ["20 %"], "entries": ["other_s0", "other_s1"]},
+            row | {"cells": ["40 %"], "entries": ["full_s0", "full_s1"], "is_full": True},
+        ],
+    }  # fmt: skip
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(
+        load_scene_inputs(**paths), tmp_path / "report", replace(settings(), ablation=table)
+    )  # fmt: skip
+    other, full, untrained = (each["ours"]["linear"] for each in content["ablation"]["rows"])
+    miou = {name: [scene_scores(each.sum(0)).miou for each in part[:2]] for name, part in counts.items()}
+    assert full == {
+        "score": {
+            "mean": pytest.approx(np.mean(miou["full"])),
+            "std": pytest.approx(np.std(miou["full"], ddof=1)),
+            "count": 2,
+        },
+        "difference": None,
+    }
+    assert other["difference"]["mean"] == pytest.approx(np.mean(miou["other"]) - np.mean(miou["full"]))
+    assert (other["difference"]["verdict"], other["difference"]["seeds"]) == ("worse", 2)
+    assert untrained["score"]["mean"] == pytest.approx(np.mean(miou["random"]))
+    assert content["headline"][0].startswith("The full method reaches")
+    assert "20 %, linear layer, mIoU: " in content["headline"][1]
+    assert 'id="ablation"' in (tmp_path / "report" / "report.html").read_text()
+    assert "| 20 % |" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_result_of_other_data_is_a_problem(paths: dict[str, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pointloom.report.scene_tables import PROTOCOLS
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 from pointloom.stages.probe import probe
 from pointloom.stages.probe_scenes import SceneProbeParams
+from pointloom.tasks.scene_probing import LinearProbe, PointFeatures, fit_linear_probe
 
 CLASSES = ("floor", "red", "blue")
 HEADS = {"epochs": 4, "lr": 0.02}
@@ -119,6 +120,26 @@ def test_superpoints_of_a_scan_may_have_any_numbers_and_a_class_without_points_c
     assert "no sentences about train scenes, grounding is left out" in caplog.text
     assert found[0] == found[1]
     assert found[0]["miou"] == pytest.approx(0.75 * found[0]["miou_present"])
+
+
+def test_features_of_some_resolutions_are_their_columns_of_all_features(
+    data: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def kept(features: PointFeatures, **settings: Any) -> LinearProbe:
+        seen.append(features.feature)
+        return fit_linear_probe(features, **settings)
+
+    monkeypatch.setattr("pointloom.tasks.scene_probing.fit_linear_probe", kept)
+    alone: dict[str, Any] = {"nearest": None, "instances": None, "grounding": None, "fractions": [1.0]}
+    assert "levels" not in run(data, encoder, tmp_path, **alone)["protocol"]
+    found = run(data, encoder, tmp_path, levels=[4, 2], **alone)
+    assert found["protocol"]["levels"] == [4, 2]
+    assert (seen[0].shape[1], seen[1].shape[1]) == (32 + 48 + 64 + 96, 48 + 96)
+    assert np.array_equal(seen[1], seen[0][:, [*range(32, 80), *range(144, 240)]])
+    with pytest.raises(ParamsError, match=r"resolutions 1 to 4, got \[5\]"):
+        run(data, encoder, tmp_path, levels=[1, 5], **alone)
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:
