@@ -7,7 +7,6 @@ stopped; what cannot be used is listed in ``failures.jsonl`` and does not stop t
 import errno
 import logging
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pointloom.errors import DataError, ParamsError
 from pointloom.stages.artifacts import DatasetOut, MetricsOut, RawIn, StateDir
 from pointloom.stages.fan_out import Shard, journal_files, label, part_of
 from pointloom.stages.params import StageParams
+from pointloom.stages.working_off import work_off
 
 if TYPE_CHECKING:
     from pointloom.data.journal import Journal
@@ -219,37 +219,20 @@ def _kept(
 
 def _work_off(params: PrepareParams, plan: "Plan", journal: "Journal", shard: Shard | None = None) -> "list[Failure]":
     """Prepare every object, or every one of a shard, that the journal does not have yet."""
-    from tqdm import tqdm
-
     from pointloom.data.intake import warm_up
-    from pointloom.data.records import Failure
-    from pointloom.data.workers import map_in_workers
 
     intake, objects = plan.intake, part_of(plan.listing.objects, shard)
-    todo = [o for o in objects if intake.key(o) not in journal]
-    done = len(objects) - len(todo)
-    if done:
-        logger.info("going on where the last run stopped: %d of %d objects are done", done, len(objects))
-    failures = []
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=len(objects), initial=done, desc="prepare", unit="object", mininterval=interval) as bar:
-        outcomes = map_in_workers(
-            intake,
-            todo,
-            num_workers=plan.num_workers,
-            timeout_s=params.timeout_s,
-            max_memory_gb=params.max_memory_gb,
-            warm_up=warm_up,
-        )
-        for outcome in outcomes:
-            if outcome.failure is not None:
-                failures.append(Failure(outcome.item.path, *outcome.failure))
-            elif outcome.result is not None:
-                journal.append(intake.key(outcome.item), *outcome.result)
-            bar.update()
-            if failures:
-                bar.set_postfix(quarantined=len(failures), refresh=False)
-    return sorted(failures, key=lambda failure: failure.path)
+    return work_off(
+        "prepare",
+        intake,
+        [o for o in objects if intake.key(o) not in journal],
+        total=len(objects),
+        keep=lambda item, result: journal.append(intake.key(item), *result),
+        num_workers=plan.num_workers,
+        timeout_s=params.timeout_s,
+        max_memory_gb=params.max_memory_gb,
+        warm_up=warm_up,
+    )
 
 
 def _finished(plan: "Plan", journal: "Journal") -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":

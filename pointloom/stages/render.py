@@ -5,7 +5,6 @@ objects that no view shows are listed in ``failures.jsonl`` and do not stop the 
 """
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pointloom.errors import DataError
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, RawIn, StateDir, ViewsOut
 from pointloom.stages.fan_out import Shard, journal_files, part_of
 from pointloom.stages.params import StageParams
+from pointloom.stages.working_off import work_off
 
 if TYPE_CHECKING:
     from pointloom.data.journal import ByteJournal
@@ -222,35 +222,17 @@ def _work_off(
     params: RenderParams, items: "list[RenderItem]", renderer: "ObjectRenderer", journal: "ByteJournal"
 ) -> "list[Failure]":
     """Render every object that the journal does not have yet."""
-    from tqdm import tqdm
-
-    from pointloom.data.records import Failure
-    from pointloom.data.workers import map_in_workers
-
-    todo = [item for item in items if item.uid not in journal]
-    done = len(items) - len(todo)
-    if done:
-        logger.info("going on where the last run stopped: %d of %d objects are done", done, len(items))
-    failures = []
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=len(items), initial=done, desc="render", unit="object", mininterval=interval) as bar:
-        outcomes = map_in_workers(
-            renderer,
-            todo,
-            num_workers=params.num_workers,
-            timeout_s=params.timeout_s,
-            max_memory_gb=params.max_memory_gb,
-            warm_up=renderer.warm_up,
-        )
-        for outcome in outcomes:
-            if outcome.failure is not None:
-                failures.append(Failure(outcome.item.path, *outcome.failure))
-            elif outcome.result is not None:
-                _keep(journal, outcome.result)
-            bar.update()
-            if failures:
-                bar.set_postfix(quarantined=len(failures), refresh=False)
-    return sorted(failures, key=lambda failure: failure.path)
+    return work_off(
+        "render",
+        renderer,
+        [item for item in items if item.uid not in journal],
+        total=len(items),
+        keep=lambda _, views: _keep(journal, views),
+        num_workers=params.num_workers,
+        timeout_s=params.timeout_s,
+        max_memory_gb=params.max_memory_gb,
+        warm_up=renderer.warm_up,
+    )
 
 
 def _keep(journal: "ByteJournal", views: "ObjectViews") -> None:
