@@ -1,8 +1,10 @@
 """ScanNet's data-efficient protocols: labels for some scenes (LR) or for some points (LA) of the training split.
 
-Only labels are limited: pre-training sees every scan, and the test split keeps all of its labels.
+The official choices are lists; for other data points are drawn. Only labels are limited: pre-training sees every scan,
+and the test split keeps all of its labels.
 """
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointloom.data.scene_loading import SceneSource
 from pointloom.data.scenes import Scene
 from pointloom.datasets.card import read_lines
 from pointloom.errors import DataError
@@ -86,6 +89,39 @@ def keep_point_labels(scene: Scene, labelled: Mapping[str, NDArray[np.int64]]) -
             f"{scene.name}: has {len(scene.segment)} points, the lists name point {points.max()}; they count the "
             "vertices of the original mesh"
         )
+    return _labelled_at(scene, points)
+
+
+def draw_point_labels(scene: Scene, number: int, *, seed: int) -> Scene:
+    """Return a scene with the classes and instances of some of its labelled points only, and without boxes.
+
+    The choice depends on seed and name of the scene alone; of one seed, fewer points are a subset of more.
+
+    Args:
+        scene: Any scene.
+        number: Points that keep their label; all labelled ones where there are fewer.
+        seed: Of the choice.
+
+    Note:
+        The official lists of ScanNet name points that an annotator would be asked about; here they are drawn evenly.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(scene.name.encode())])
+    return _labelled_at(scene, rng.permutation(np.flatnonzero(scene.segment >= 0))[:number])
+
+
+class FewPointLabels:
+    """A store whose scenes have ``number`` labelled points each, see ``draw_point_labels``."""
+
+    def __init__(self, store: SceneSource, number: int, *, seed: int) -> None:
+        self.path = store.path
+        self._store, self._number, self._seed = store, number, seed
+
+    def scene(self, row: int) -> Scene:
+        """Read one scene."""
+        return draw_point_labels(self._store.scene(row), self._number, seed=self._seed)
+
+
+def _labelled_at(scene: Scene, points: NDArray[np.int64]) -> Scene:
     segment, instance = np.full_like(scene.segment, -1), np.full_like(scene.instance, -1)
     segment[points], instance[points] = scene.segment[points], scene.instance[points]
     return replace(scene, segment=segment, instance=instance, boxes=None, sentences=())

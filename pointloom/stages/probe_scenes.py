@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pointloom.stages.params import GrowingParams, HeadParams
 from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
+from pointloom.stages.probe_learnable import Learnable, SceneFeatures, learnable
 from pointloom.stages.scene_training import tuned_scene_encoder
 from pointloom.stages.training import encoder_entry, summarise
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from pointloom.data.scenes import Scene
     from pointloom.stages.runs import StageRun
     from pointloom.structures import SceneEncoder
-    from pointloom.tasks.instance_segmentation import InstanceHeads, PointTargets, Scored
+    from pointloom.tasks.instance_segmentation import InstanceHeads, Scored
     from pointloom.tasks.scene_probing import LinearProbe, NearestProbe, PointFeatures
+    from pointloom.train.checkpoint import EncoderCard
 
     Arrays = dict[str, NDArray[np.generic]]
 
@@ -53,23 +55,18 @@ class SceneProbeParams(GrowingParams):
     levels: list[int] | None = Field(
         default=None, min_length=1, description="resolutions whose features are probed, 1 = finest; null: all of them"
     )
+    labelled_points: int | None = Field(
+        default=None,
+        ge=1,
+        description="labelled points per training scene, drawn by seed; null: all that the store has (its official "
+        "lists where it was prepared with them)",
+    )
 
-
-@dataclass(frozen=True)
-class _Features:
-    """Frozen features of all points of a scene, and what is known of them."""
-
-    scene: "Scene"
-    points: "PointFeatures"
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What the heads learn from one scene."""
-
-    superpoints: "PointFeatures"
-    targets: "PointTargets"
-    boxes: BoxesOfScene | None
+    @model_validator(mode="after")
+    def _boxes_are_labels(self) -> "SceneProbeParams":
+        if self.labelled_points is not None and self.grounding is not None:
+            raise ValueError("labelled_points: boxes and sentences are labels of whole objects; grounding must be null")
+        return self
 
 
 def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, result: Path, run: "StageRun") -> None:
@@ -99,27 +96,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
                 confusions += [record.pop("confusion", None) for record in found]
                 runs += [{**record, "seed": trial.seed, "fraction": trial.fraction} for record in found]
                 shown = shown or _join(trial.shown)
-        header = {
-            "format": 1,
-            "stage": "probe",
-            "name": result.name,
-            "task": "scene_probe",
-            "encoder": encoder_entry(card),
-            "data": {
-                "digest": store.info.digest,
-                "num_train": len(store.rows("train")),
-                "num_test": len(store.rows("test")),
-                "classes": list(store.info.classes),
-            },
-            "protocol": params.model_dump(
-                mode="json", include={"linear", "nearest", "instances", "grounding", "points_per_scene", "levels"}
-            )
-            | {
-                "test": "every point of every test scene",
-                "seed_covers": SceneProbeParams.model_fields["seeds"].description,
-            },
-        }
-        write_json(folder / "result.json", header | {"runs": runs})
+        write_json(folder / "result.json", _header(params, store, card, name=result.name) | {"runs": runs})
         if shown:
             np.savez_compressed(folder / "scenes.npz", **shown)  # type: ignore[arg-type]
             none = np.zeros_like(next(counts for counts in confusions if counts is not None))
@@ -130,6 +107,38 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
         records = [record for record in runs if record["protocol"] == protocol and record["fraction"] == whole]
         metric = {"instances": "ap50", "grounding": "overall"}.get(protocol, "miou")
         run.summary(summarise(records, (metric,), prefix=f"{protocol}/"))
+
+
+def _header(params: SceneProbeParams, store: "SceneStore", card: "EncoderCard", *, name: str) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "stage": "probe",
+        "name": name,
+        "task": "scene_probe",
+        "encoder": encoder_entry(card),
+        "data": {
+            "digest": store.info.digest,
+            "num_train": len(store.rows("train")),
+            "num_test": len(store.rows("test")),
+            "classes": list(store.info.classes),
+        },
+        "protocol": params.model_dump(
+            mode="json",
+            include={
+                "linear",
+                "nearest",
+                "instances",
+                "grounding",
+                "points_per_scene",
+                "levels",
+                "labelled_points",
+            },
+        )
+        | {
+            "test": "every point of every test scene",
+            "seed_covers": SceneProbeParams.model_fields["seeds"].description,
+        },
+    }
 
 
 def _check(params: SceneProbeParams, store: "SceneStore") -> None:
@@ -158,7 +167,9 @@ def _build(folder: Path, seed: int) -> "SceneEncoder":
     return module
 
 
-def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: SceneProbeParams) -> "Iterator[_Features]":
+def _encode(
+    module: "SceneEncoder", store: "SceneStore", split: str, params: SceneProbeParams
+) -> "Iterator[SceneFeatures]":
     """Yield the scenes of a split, one at a time, with a feature for every point of the original scan."""
     import numpy as np
     import torch
@@ -189,7 +200,7 @@ def _encode(module: "SceneEncoder", store: "SceneStore", split: str, params: Sce
             normal = points.normal if known else estimate_normals(torch.from_numpy(points.coord)).numpy()
             number = superpoints(points.coord, normal, points.color)
         dense = np.unique(number, return_inverse=True)[1]  # a scan's own numbers have large gaps
-        yield _Features(scene, PointFeatures(feature, points.segment, dense))
+        yield SceneFeatures(scene, PointFeatures(feature, points.segment, dense))
 
 
 def _columns(dims: "Sequence[int]", levels: list[int] | None) -> list[int]:
@@ -203,36 +214,6 @@ def _columns(dims: "Sequence[int]", levels: list[int] | None) -> list[int]:
     return [column for level in chosen for column in range(ends[level - 1] - dims[level - 1], ends[level - 1])]
 
 
-def _learnable(
-    features: _Features, params: SceneProbeParams, seeds: list[int], classes: tuple[str, ...]
-) -> list[_Kept]:
-    """Keep what the heads of every seed learn from: super-points, boxes, some of the labelled points."""
-    import numpy as np
-    import torch
-
-    from pointloom.tasks.instance_segmentation import PointTargets, instance_targets
-    from pointloom.tasks.scene_probing import PointFeatures, superpoint_labels, superpoint_means
-
-    scene, points = features.scene, features.points
-    stuff = [classes.index(name) for name in params.instances.ignored] if params.instances else []
-    known = np.flatnonzero(points.label >= 0)
-    shift, has_shift = instance_targets(scene.coord, np.where(np.isin(points.label, stuff), -1, scene.instance))
-    label = superpoint_labels(points, num_classes=int(points.label.max(initial=0)) + 1)
-    pooled = PointFeatures(superpoint_means(points), label, np.arange(len(label)))
-    boxes = boxes_of_scene(scene, points.feature) if params.grounding else None
-    found = []
-    for seed in seeds:
-        chosen = np.sort(np.random.default_rng([seed, len(known)]).permutation(known)[: params.points_per_scene])
-        targets = PointTargets(
-            feature=torch.from_numpy(points.feature[chosen]),
-            segment=torch.from_numpy(points.label[chosen].astype(np.int64)),
-            shift=torch.from_numpy(shift[chosen]),
-            has_shift=torch.from_numpy(has_shift[chosen]),
-        )
-        found.append(_Kept(pooled, targets, boxes))
-    return found
-
-
 @dataclass(frozen=True)
 class _Heads:
     """What has been learned from the training scenes; None where a protocol is left out."""
@@ -242,7 +223,7 @@ class _Heads:
     instances: "InstanceHeads | None"
 
 
-def _fit(params: SceneProbeParams, store: "SceneStore", train: list[_Kept], *, seed: int) -> _Heads:
+def _fit(params: SceneProbeParams, store: "SceneStore", train: list[Learnable], *, seed: int) -> _Heads:
     import numpy as np
     import torch
 
@@ -281,7 +262,7 @@ class _Trial:
     test_boxes: list[BoxesOfScene | None] = field(default_factory=list)
     shown: "list[Arrays]" = field(default_factory=list)
 
-    def look(self, each: _Features, boxes: BoxesOfScene | None, classes: tuple[str, ...]) -> None:
+    def look(self, each: SceneFeatures, boxes: BoxesOfScene | None, classes: tuple[str, ...]) -> None:
         """Test the heads on one scene."""
         from pointloom.tasks.scene_segmentation import count_confusion
 
@@ -314,7 +295,7 @@ def _trials(params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder
     """Fit heads for every seed and share, then test all of them, scene by scene; every scene is encoded once."""
     import numpy as np
 
-    kept = [_learnable(each, params, seeds, store.info.classes) for each in _encode(module, store, "train", params)]
+    kept = [learnable(each, params, seeds, store.info.classes) for each in _encode(module, store, "train", params)]
     trials = []
     for place, seed in enumerate(seeds):
         order = np.random.default_rng(seed).permutation(len(kept))

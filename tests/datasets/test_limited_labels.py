@@ -1,6 +1,7 @@
 """Few labelled scenes and few labelled points: only labels of training scenes go, and no pickle is run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from pointloom.data.scene_store import SceneStore
-from pointloom.datasets.limited_labels import read_point_lists
+from pointloom.datasets.limited_labels import FewPointLabels, draw_point_labels, read_point_lists
 from pointloom.errors import DataError
 from tests.datasets.scannet_tree import write_tree
 
@@ -60,6 +61,29 @@ def test_lists_for_other_data_are_refused(tree: Path, prepared_scenes: Prepared)
     torch.save({"scene0000_00": np.array([0])}, tree / "points20")
     with pytest.raises(DataError, match="scene0002_00: the lists of labelled points have no such scene"):
         prepared_scenes("scannet", tree, variant="classes20", scenes=scenes)
+
+
+def test_drawn_points_depend_on_seed_and_name_and_fewer_are_a_subset_of_more(
+    tree: Path, prepared_scenes: Prepared
+) -> None:
+    store = prepared_scenes("scannet", tree, variant="classes20", scenes={"aligned": False})
+    scene = store.scene(0)
+    labelled = np.flatnonzero(scene.segment >= 0)
+    few, more, other = (
+        np.flatnonzero(draw_point_labels(scene, number, seed=seed).segment >= 0)
+        for number, seed in ((3, 0), (6, 0), (6, 1))
+    )
+    assert (len(few), len(more)) == (3, 6)
+    assert set(few) < set(more) < set(labelled)
+    assert set(other) != set(more)
+    drawn = FewPointLabels(store, 6, seed=0).scene(0)
+    np.testing.assert_array_equal(drawn.segment[more], scene.segment[more])
+    np.testing.assert_array_equal(np.flatnonzero(drawn.segment >= 0), more)
+    assert set(np.flatnonzero(drawn.instance >= 0)) <= set(more)
+    assert (drawn.boxes, drawn.sentences) == (None, ())
+    renamed = draw_point_labels(replace(scene, name="another"), 6, seed=0)
+    assert set(np.flatnonzero(renamed.segment >= 0)) != set(more)
+    np.testing.assert_array_equal(draw_point_labels(scene, 10**6, seed=0).segment, scene.segment)
 
 
 class Evil:

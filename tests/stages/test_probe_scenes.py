@@ -1,12 +1,14 @@
 """Probes of frozen scene features as a stage: records, determinism, what cannot work."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from pointloom.data.scene_store import write_scenes
 from pointloom.data.scenes import Scene, SceneBoxes, Sentence
@@ -15,7 +17,13 @@ from pointloom.report.scene_tables import PROTOCOLS
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 from pointloom.stages.probe import probe
 from pointloom.stages.probe_scenes import SceneProbeParams
-from pointloom.tasks.scene_probing import LinearProbe, PointFeatures, fit_linear_probe
+from pointloom.tasks.scene_probing import (
+    LinearProbe,
+    NearestProbe,
+    PointFeatures,
+    fit_linear_probe,
+    gather_superpoints,
+)
 
 CLASSES = ("floor", "red", "blue")
 HEADS = {"epochs": 4, "lr": 0.02}
@@ -140,6 +148,34 @@ def test_features_of_some_resolutions_are_their_columns_of_all_features(
     assert np.array_equal(seen[1], seen[0][:, [*range(32, 80), *range(144, 240)]])
     with pytest.raises(ParamsError, match=r"resolutions 1 to 4, got \[5\]"):
         run(data, encoder, tmp_path, levels=[1, 5], **alone)
+
+
+def test_labels_of_a_few_drawn_points_are_all_that_heads_see(
+    data: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Any]] = {"linear": [], "nearest": []}
+
+    def linear(features: PointFeatures, **settings: Any) -> LinearProbe:
+        seen["linear"].append(features.label)
+        return fit_linear_probe(features, **settings)
+
+    def nearest(scenes: Iterable[PointFeatures], **settings: Any) -> NearestProbe:
+        kept = list(scenes)
+        seen["nearest"].append([int((each.label >= 0).sum()) for each in kept])
+        return gather_superpoints(kept, **settings)
+
+    monkeypatch.setattr("pointloom.tasks.scene_probing.fit_linear_probe", linear)
+    monkeypatch.setattr("pointloom.tasks.scene_probing.gather_superpoints", nearest)
+    few: dict[str, Any] = {"grounding": None, "fractions": [1.0], "seeds": [0, 1], "labelled_points": 5}
+    found = run(data, encoder, tmp_path, **few)
+    assert found["protocol"]["labelled_points"] == 5
+    assert [len(label) for label in seen["linear"]] == [4 * 5, 4 * 5]
+    assert all(0 < number <= 5 for each in seen["nearest"] for number in each)
+    assert {record["protocol"] for record in found["runs"]} == {"linear", "nearest", "instances"}
+    with np.load(tmp_path / "random" / "predictions.npz") as kept:
+        assert kept["confusion"][0].sum() == 1200  # all test points keep their labels
+    with pytest.raises(ValidationError, match="grounding must be null"):
+        run(data, encoder, tmp_path, labelled_points=5)
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:

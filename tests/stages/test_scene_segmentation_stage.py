@@ -17,8 +17,8 @@ from pointloom.stages.finetune import finetune
 from pointloom.stages.read_params import validate
 from pointloom.stages.scene_training import labelled_scenes
 from pointloom.stages.signature import read_signature
-from pointloom.structures import as_module
-from pointloom.tasks.scene_segmentation import scene_scores
+from pointloom.structures import Losses, SceneBatch, as_module
+from pointloom.tasks.scene_segmentation import SceneSegmentation, scene_scores
 from pointloom.train.checkpoint import load_encoder_module, load_scene_encoder_module, save_encoder
 
 PARAMS: dict[str, Any] = {
@@ -111,6 +111,27 @@ def test_head_alone_is_trained_on_pretrained_weights(workspace: Path) -> None:
     result = run(workspace, "frozen", **changed)
     assert result["protocol"]["freeze_encoder"] is True
     assert 0 <= result["runs"][0]["miou"] <= 100
+
+
+def test_few_labelled_points_are_all_that_is_learned_from_and_they_survive_thinning(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Spied(SceneSegmentation):
+        def forward(self, batch: SceneBatch) -> Losses:
+            seen.append(int((batch.segment >= 0).sum()))
+            return super().forward(batch)
+
+    monkeypatch.setattr("pointloom.tasks.scene_segmentation.SceneSegmentation", Spied)
+    sampling = PARAMS["sampling"] | {"voxel_size": 0.5, "max_points": None, "augmentation": "none"}
+    few = {"seeds": [0], "label_epochs": {1.0: 2}, "labelled_points": 3, "sampling": sampling}
+    result = run(workspace, "few", **few)
+    assert result["protocol"]["labelled_points"] == 3
+    assert max(seen) == 2 * 3  # two rooms a step; less where two labelled points share a voxel
+    assert min(seen) >= 4
+    with np.load(workspace / "results" / "few" / "predictions.npz") as kept:
+        assert (kept["confusion"].sum((2, 3)) == 160).all()  # all test points are scored
 
 
 def test_smaller_shares_are_subsets_of_larger_ones() -> None:

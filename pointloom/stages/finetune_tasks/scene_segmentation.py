@@ -18,14 +18,21 @@ from pointloom.stages.finetune_tasks.base import (
     run_all,
     write_curves,
 )
-from pointloom.stages.params import SceneSamplingParams
-from pointloom.stages.scene_training import LabelEpochs, as_scene_sampling, labelled_scenes, tuned_scene_encoder
+from pointloom.stages.params import GrowingParams, SceneSamplingParams
+from pointloom.stages.scene_training import (
+    LabelEpochs,
+    as_scene_sampling,
+    check_lone_scene,
+    labelled_scenes,
+    tuned_scene_encoder,
+)
 from pointloom.stages.training import as_optimization, encoder_entry, summarise
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pointloom.data.scene_loading import SceneSource
     from pointloom.data.scene_store import SceneStore
     from pointloom.stages.finetune_tasks.base import Arrays
     from pointloom.stages.runs import StageRun
@@ -38,7 +45,7 @@ NUM_SHOWN = 2
 SHOWN_POINTS = 60_000
 
 
-class SceneSegmentationParams(TuningParams):
+class SceneSegmentationParams(TuningParams, GrowingParams):
     """Semantic segmentation of whole scenes with a scene encoder (ScanNet, S3DIS)."""
 
     task: Literal["scene_segmentation"]
@@ -58,6 +65,12 @@ class SceneSegmentationParams(TuningParams):
         description="precise: add up 13 (scannet) or 10 (s3dis) turned, scaled and mirrored copies"
     )
     sampling: SceneSamplingParams
+    labelled_points: int | None = Field(
+        default=None,
+        ge=1,
+        description="labelled points per training scene, drawn by seed; null: all that the store has (its official "
+        "lists where it was prepared with them)",
+    )
 
 
 @dataclass(frozen=True)
@@ -120,9 +133,13 @@ def _check(params: SceneSegmentationParams, places: Places, store: "SceneStore")
     if params.protocol == "in_training" and params.tta != "none":
         raise ParamsError(f"finetune: tta {params.tta!r} needs protocol 'precise', got {params.protocol!r}")
     try:
-        _build(params, places.encoder, store, None)
+        task = _build(params, places.encoder, store, None)
     except ValueError as error:
         raise ParamsError(f"finetune: {error}") from error
+    for seed in params.seeds:
+        rows = labelled_scenes(store.rows("train"), fraction=min(params.label_epochs), seed=seed)
+        batch_size = min(params.batch_size, len(rows) * params.repeats)
+        check_lone_scene(task.encoder, store, rows, params.sampling, batch_size=batch_size, where="finetune")
 
 
 def _num_steps(job: SceneJob, store: "SceneStore") -> int:
@@ -168,13 +185,23 @@ def _header(params: SceneSegmentationParams, store: "SceneStore", card: "Encoder
             "classes": list(store.info.classes),
         },
         "protocol": params.model_dump(
-            mode="json", include={"selection", "freeze_encoder", "features", "head", "protocol", "tta", "repeats"}
+            mode="json",
+            include={
+                "selection",
+                "freeze_encoder",
+                "features",
+                "head",
+                "protocol",
+                "tta",
+                "repeats",
+                "labelled_points",
+            },
         )
         | {
             "voxel_size": params.sampling.voxel_size,
             "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
             "test": "every point of every test scene; classes that do not occur count 0 in miou and macc",
-            "seed_covers": "head, order of data, labelled scenes; all weights where the encoder is untrained",
+            "seed_covers": "head, order of data, labelled scenes and points; all weights of an untrained encoder",
         },
     }
 
@@ -190,18 +217,22 @@ def _train_and_test(job: SceneJob, advance: "Advance") -> "tuple[dict[str, Any],
 
     from pointloom.data.scene_batches import SceneLoader
     from pointloom.data.scene_store import SceneStore
+    from pointloom.datasets.limited_labels import FewPointLabels
     from pointloom.tasks.scene_evaluation import Evaluation
     from pointloom.train.device import best_device
     from pointloom.train.loop import fit
 
     params, store, device = job.params, SceneStore(job.dataset), best_device()
     rows = labelled_scenes(store.rows("train"), fraction=job.fraction, seed=job.seed)
-    sampling = as_scene_sampling(params.sampling, prefer_labelled=params.prefer_labelled)
+    few = params.labelled_points
+    labelled: SceneSource = store if few is None else FewPointLabels(store, few, seed=job.seed)
+    sampling = as_scene_sampling(params.sampling, prefer_labelled=params.prefer_labelled or few is not None)
     train = SceneLoader(
-        store, np.tile(rows, params.repeats), sampling=sampling, batch_size=params.batch_size, seed=job.seed
+        labelled, np.tile(rows, params.repeats), sampling=sampling, batch_size=params.batch_size, seed=job.seed
     )
     torch.manual_seed(job.seed)
-    task = _build(params, job.encoder, store, _class_counts(store, rows) if params.class_weights else None)
+    counts = _class_counts(labelled, rows, len(store.info.classes)) if params.class_weights else None
+    task = _build(params, job.encoder, store, counts)
     how = Evaluation(params.protocol, params.tta, params.sampling.voxel_size, device, params.optim.precision)
     started, epochs = time.perf_counter(), params.label_epochs[job.fraction]
     best = BestEpoch(job.state / "best.npz", partial(_evaluate, task, store, how), lambda found: _scores(found).miou)
@@ -237,11 +268,11 @@ def _scores(found: "Arrays") -> "SceneScores":
     return scene_scores(found["confusion"].astype(np.int64).sum(0))
 
 
-def _class_counts(store: "SceneStore", rows: "NDArray[np.int64]") -> "NDArray[np.int64]":
+def _class_counts(store: "SceneSource", rows: "NDArray[np.int64]", num: int) -> "NDArray[np.int64]":
     """Return (c,) the labelled points of every class."""
     import numpy as np
 
-    num, counts = len(store.info.classes), np.zeros(len(store.info.classes), dtype=np.int64)
+    counts = np.zeros(num, dtype=np.int64)
     for row in rows.tolist():
         segment = store.scene(row).segment
         counts += np.bincount(segment[segment >= 0], minlength=num)
