@@ -195,10 +195,10 @@ class Detector(Protocol):
 
 @dataclass(frozen=True)
 class SceneViews:
-    """Two differently changed views of every scene: first views of all scenes, then second views in the same order.
+    """Two differently changed views of every scene.
 
     Attributes:
-        scenes: Both views of S scenes, as 2 S scenes.
+        scenes: Both views of S scenes, as 2 S scenes; those of a scene stand side by side.
         place: Where each point was before its view was changed; what two views have in common.
     """
 
@@ -215,12 +215,10 @@ class SceneViews:
 
     def part(self, start: int, stop: int) -> "SceneViews":
         """Return both views of the scenes from ``start`` on, those from ``stop`` on left out."""
-        half, ends = len(self), [0, *self.scenes.offset.tolist()]
-        first, second = self.scenes.part(start, stop), self.scenes.part(half + start, half + stop)
-        both = {name: torch.cat([value, vars(second)[name]]) for name, value in vars(first).items()}
-        both["offset"] = torch.cat([first.offset, second.offset + len(first.coord)])
-        place = [self.place[ends[begin + start] : ends[begin + stop]] for begin in (0, half)]
-        return SceneViews(scenes=SceneBatch(**both), place=torch.cat(place))
+        ends = [0, *self.scenes.offset.tolist()]
+        return SceneViews(
+            scenes=self.scenes.part(2 * start, 2 * stop), place=self.place[ends[2 * start] : ends[2 * stop]]
+        )
 
 
 @dataclass(frozen=True)

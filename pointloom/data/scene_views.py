@@ -34,10 +34,9 @@ class SceneViewsLoader(ShuffledScenes[SceneViews]):
         self.sampling = sampling
 
     def _training_batch(self, rows: list[int], rngs: list[np.random.Generator]) -> SceneViews:
-        pairs = [self._pair(row, rng) for row, rng in zip(rows, rngs, strict=True)]
-        views = [pair[side] for side in (0, 1) for pair in pairs]
+        views = [view for row, rng in zip(rows, rngs, strict=True) for view in self._pair(row, rng)]
         return SceneViews(
-            scenes=pack([points for points, _ in views], [*rows, *rows]),
+            scenes=pack([points for points, _ in views], np.repeat(rows, 2).tolist()),
             place=torch.from_numpy(np.concatenate([place for _, place in views])),
         )
 

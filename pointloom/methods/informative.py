@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointloom.ops import knn_ragged
+from pointloom.ops.gather import max_over_processes
 from pointloom.ops.segments import clouds_of, ranks_within
 from pointloom.structures import SceneBatch
 
@@ -41,8 +42,7 @@ def local_statistic(
     """
     index = knn_ragged(coord, offset, coord, offset, num_neighbors, repeat=True)
     scene = clouds_of(offset, len(coord))
-    group = scene if normalisation == "scene" else torch.zeros_like(scene)
-    statistics = [_normalised(_differences(cue.float(), index, difference), group) for cue in cues]
+    statistics = [_normalised(_differences(cue.float(), index, difference), scene, normalisation) for cue in cues]
     return torch.stack(statistics).sum(0)
 
 
@@ -55,10 +55,15 @@ def _differences(cue: Float[Tensor, "p c"], index: Int[Tensor, "p k"], differenc
     return total
 
 
-def _normalised(value: Float[Tensor, " p"], group: Int[Tensor, " p"]) -> Float[Tensor, " p"]:
+def _normalised(
+    value: Float[Tensor, " p"], scene: Int[Tensor, " p"], normalisation: Normalisation
+) -> Float[Tensor, " p"]:
+    group = scene if normalisation == "scene" else torch.zeros_like(scene)
     bound = value.new_zeros(int(group[-1]) + 1)
     low = bound.scatter_reduce(0, group, value, "amin", include_self=False)
     high = bound.scatter_reduce(0, group, value, "amax", include_self=False)
+    if normalisation == "batch":
+        low, high = -max_over_processes(-low), max_over_processes(high)
     span = (high - low).clamp_min(torch.finfo(value.dtype).tiny)
     return (value - low[group]) / span[group]
 

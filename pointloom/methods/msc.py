@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from pointloom.methods.voxel_masks import other_views, random_crops
 from pointloom.models.sparse_unet import HUNet
 from pointloom.models.sr_unet import SRUNet
-from pointloom.ops.gather import own_rows, share_of_mean
+from pointloom.ops.gather import first_own_row, gather_rows, gather_values, own_rows, share_of_mean
 from pointloom.ops.pca_colors import pca_colors
-from pointloom.ops.segments import ranks_within
+from pointloom.ops.segments import clouds_of, ranks_within
 from pointloom.ops.voxels import voxelize
 from pointloom.structures import Losses, SceneBatch, SceneViews
 
@@ -84,35 +84,29 @@ class MSC(nn.Module):
     @torch.no_grad()
     def hide(self, place: Float[Tensor, "v 3"], offset: Int[Tensor, " s"]) -> Bool[Tensor, " v"]:
         """Choose patches of both views' common grid: some for each view, none for both."""
-        half = len(offset) // 2
-        first = int(offset[half - 1])
-        sizes = offset.diff(prepend=offset.new_zeros(1))
-        scene = torch.arange(half, device=offset.device).repeat(2).repeat_interleave(sizes)
-        order = scene.argsort(stable=True)
-        patches, _, patch = voxelize(place[order], (sizes[:half] + sizes[half:]).cumsum(0), self.patch_size)
+        patches, _, patch = voxelize(place, offset[1::2], self.patch_size)
         counts = torch.bincount(patches.scene)
         noise = own_rows(lambda rows: torch.rand(rows, device=place.device), len(patches.key))
         rank = ranks_within(noise, patches.scene)
         number = (counts * self.mask_ratio).round().long().clamp_min(1)[patches.scene]
         turn = torch.where(rank < number, 0, torch.where(rank < 2 * number, 1, 2))  # view in which a patch is hidden
-        of_point = torch.empty_like(patch)
-        of_point[order] = turn[patch]
-        second = torch.arange(len(place), device=place.device) >= first
-        return of_point == second.long()
+        return turn[patch] == clouds_of(offset, len(place)) % 2
 
     def contrast(
         self, feature: Float[Tensor, "v c"], place: Float[Tensor, "v 3"], offset: Int[Tensor, " s"]
     ) -> Float[Tensor, ""]:
         """Tell the same place in the other view from all other places that are looked at."""
         row, distance = other_views(place, offset, place, offset)
-        first = int(offset[len(offset) // 2 - 1])
-        index = (distance[:first] < self.radius).nonzero().squeeze(1)
+        first = clouds_of(offset, len(place)) % 2 == 0
+        index = (first & (distance < self.radius)).nonzero().squeeze(1)
         noise = own_rows(lambda rows: torch.rand(rows, device=index.device), len(index))
-        index = index[noise.argsort()[: self.max_pairs]]
-        if len(index) == 0:
-            return 0 * feature.sum()
+        everyones = gather_values(noise)
+        if len(everyones) > self.max_pairs:
+            index = index[noise <= everyones.kthvalue(self.max_pairs).values]
         here, there = F.normalize(feature[index], dim=-1), F.normalize(feature[row[index]], dim=-1)
-        return F.cross_entropy(here @ there.t() / self.temperature, torch.arange(len(index), device=index.device))
+        own = first_own_row(len(index)) + torch.arange(len(index), device=index.device)
+        error = F.cross_entropy(here @ gather_rows(there).t() / self.temperature, own, reduction="sum")
+        return share_of_mean(error / max(len(index), 1), count=len(index))
 
     @torch.no_grad()
     def look(self, scenes: SceneBatch) -> dict[str, Tensor]:

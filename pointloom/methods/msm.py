@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pointloom.methods.voxel_masks import other_views, random_crops, random_voxels
 from pointloom.models.ema import EmaTeacher
 from pointloom.models.sparse_unet import HUNet
-from pointloom.ops.gather import share_of_mean
+from pointloom.ops.gather import share_of_mean, sum_over_processes
 from pointloom.ops.pca_colors import pca_colors
 from pointloom.ops.voxel_levels import VoxelLevels
 from pointloom.structures import Losses, SceneBatch, SceneViews
@@ -103,7 +103,7 @@ class MSM(nn.Module):
             difference = (guess.float() - target).abs().sum() / max(target.numel(), 1)
             losses[f"loss/level{i + 1}"] = share_of_mean(difference, count=target.numel())
         total = torch.stack(list(losses.values())).sum()
-        return {"loss": total, **losses, **{f"std/level{i + 1}": taught[i].std(0).mean() for i in self.levels}}
+        return {"loss": total, **losses, **{f"std/level{i + 1}": _deviation(taught[i]) for i in self.levels}}
 
     def voxelize(self, batch: SceneViews) -> tuple[VoxelLevels, Float[Tensor, "v 6"], Float[Tensor, "v 3"]]:
         """Return the voxels of all views, the input of the finest ones, and their places before the change."""
@@ -117,8 +117,7 @@ class MSM(nn.Module):
         chosen = random_voxels(coarsest, self.mask_ratio)
         if self.mask_shared:
             row, _ = other_views(coarsest_place, coarsest.offset, coarsest_place, coarsest.offset)
-            second = coarsest.scene >= len(coarsest.offset) // 2
-            chosen = torch.where(second, chosen[row], chosen)
+            chosen = torch.where(coarsest.scene % 2 == 1, chosen[row], chosen)
         return crop.spread_down(chosen)
 
     def student(
@@ -164,6 +163,15 @@ class MSM(nn.Module):
 
 def _predictor(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+
+@torch.no_grad()
+def _deviation(rows: Float[Tensor, "v c"]) -> Float[Tensor, ""]:
+    """Return the mean over channels of the standard deviation over the rows of all processes."""
+    count = sum_over_processes(torch.full((), float(len(rows)), device=rows.device))
+    mean = sum_over_processes(rows.sum(0)) / count
+    squares = sum_over_processes((rows - mean).square().sum(0))
+    return (squares / (count - 1).clamp_min(1)).sqrt().mean()
 
 
 def _with_token(seen: Float[Tensor, "n c"], hidden: Bool[Tensor, " v"], token: Float[Tensor, " c"]) -> Tensor:

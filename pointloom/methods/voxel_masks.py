@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pointloom.ops import knn_ragged
 from pointloom.ops.gather import own_rows
-from pointloom.ops.segments import ranks_within
+from pointloom.ops.segments import clouds_of, ranks_within
 from pointloom.ops.voxels import Voxels
 
 
@@ -45,16 +45,15 @@ def other_views(
 
     Args:
         place: Where the voxels are, in coordinates that both views share.
-        offset: Where those of each view end, first views before second ones.
+        offset: Where those of each view end, the two views of a scene side by side.
         other_place: Where the voxels are that may be found, both views likewise.
         other_offset: Where those of each view end.
 
     Returns:
         Rows of ``other_place``, and distances.
     """
-    half = int(other_offset[len(other_offset) // 2 - 1])
-    sizes = torch.cat([other_offset[:1], other_offset.diff()]).roll(len(other_offset) // 2)
-    swapped = torch.cat([other_place[half:], other_place[:half]])
-    index = knn_ragged(place, offset, swapped, sizes.cumsum(0), 1).squeeze(1)
-    row = (index + half) % len(other_place)
+    partner = clouds_of(other_offset, len(other_place)) ^ 1
+    swapped = partner.argsort(stable=True)
+    index = knn_ragged(place, offset, other_place[swapped], partner.bincount().cumsum(0), 1).squeeze(1)
+    row = swapped[index]
     return row, (place - other_place[row]).norm(dim=-1)

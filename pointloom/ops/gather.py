@@ -83,6 +83,14 @@ def sum_over_processes(value: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return value
 
 
+def max_over_processes(value: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Return the largest of every number over the processes, without gradient."""
+    if num_processes() > 1:
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
 def stack_over_processes(value: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "w *any"]:
     """Return the numbers of all processes, of the same shape in all of them, in order of rank, without gradient."""
     if num_processes() == 1:

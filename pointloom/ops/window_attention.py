@@ -1,6 +1,7 @@
 """Exact attention within a window that slides along a sequence, for sequences of different lengths."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -8,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from pointloom.ops.gather import own_rows
 
 _CHUNK = 512  # queries that are answered at once
 
@@ -32,19 +35,29 @@ def window_attention(
         value: As ``query``.
         offset: Where each sequence ends.
         reach: Half the window (512 for a window of 1,024).
-        dropout: Share of attention weights that are dropped.
+        dropout: Share of attention weights that are dropped; which ones does not depend on the process that has them.
     """
     attend: Callable[..., Tensor] = _attend
     if dropout > 0 and torch.is_grad_enabled() and query.device.type == "cpu":
         attend = partial(checkpoint, _attend, use_reentrant=False)
+    seeds = own_rows(lambda rows: torch.randint(2**62, (rows,)), len(offset)).tolist() if dropout > 0 else None
     parts, start = [], 0
-    for end in offset.tolist():  # sequences are ragged
-        for first in range(start, end, _CHUNK):
-            last = min(first + _CHUNK, end)
-            low, high = max(start, first - reach), min(end, last + reach)
-            parts.append(attend(query[first:last], key[low:high], value[low:high], first - low, reach, dropout))
+    for number, end in enumerate(offset.tolist()):  # sequences are ragged
+        with _drawing_from(seeds[number], query.device) if seeds else nullcontext():
+            for first in range(start, end, _CHUNK):
+                last = min(first + _CHUNK, end)
+                low, high = max(start, first - reach), min(end, last + reach)
+                parts.append(attend(query[first:last], key[low:high], value[low:high], first - low, reach, dropout))
         start = end
     return torch.cat(parts)
+
+
+@contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed in the block, and go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _attend(  # noqa: PLR0917

@@ -31,8 +31,8 @@ def test_holes_are_whole_patches_of_a_common_grid_and_disjoint() -> None:
     place, offset = batch.place, batch.scenes.offset
     hidden = chosen.hide(place, offset)
     scene = np.repeat(range(4), offset.diff(prepend=torch.zeros(1, dtype=torch.long)).tolist())
-    for first in range(2):
-        rows = [np.flatnonzero(scene == view) for view in (first, first + 2)]
+    for first in (0, 2):
+        rows = [np.flatnonzero(scene == view) for view in (first, first + 1)]
         low = np.floor(place[np.concatenate(rows)].numpy() / np.float32(0.25)).min(0)
         patches = []
         for own in rows:

@@ -53,12 +53,21 @@ def scene_batch() -> SceneBatch:
 def scene_views() -> SceneViews:
     from tests.models.scene_views import turned_views
 
-    return turned_views()
+    return turned_views((120, 90, 150, 100, 80))
 
 
 def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
     """Return a method with drop-path and what it learns from."""
-    from tests.methods import test_align, test_distill, test_m2ae, test_mae, test_mm3dscene, test_msm, test_pqae
+    from tests.methods import (
+        test_align,
+        test_distill,
+        test_m2ae,
+        test_mae,
+        test_mm3dscene,
+        test_msc,
+        test_msm,
+        test_pqae,
+    )
 
     methods: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
         "normed": (Normed, point_batch),
@@ -69,7 +78,15 @@ def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
         "pqae-unused": (lambda: test_pqae.tiny_method(compat="official", position="none"), point_batch),
         "align": (lambda: test_align.tiny_align(multi_positive=True), align_batch),
         "mm3dscene": (lambda: test_mm3dscene.method({"mask": "random", "gap": "random"}), scene_batch),
-        "msm": (test_msm.method, scene_views),
+        "mm3dscene-batch": (lambda: test_mm3dscene.method({"normalisation": "batch"}), scene_batch),
+        "msm": (
+            lambda: test_msm.method(
+                crop_points=60, network=lambda: test_msm.network(attention_dropout=0.3, drop_path=0.3)
+            ),
+            scene_views,
+        ),
+        "msm-shared": (lambda: test_msm.method(crop_points=60, mask_shared=True, mask="top_down"), scene_views),
+        "msc": (lambda: test_msc.method(max_pairs=40), scene_views),
         "distill": (lambda: test_distill.tiny_distill(test_mae.tiny_encoder(class_token=True)), point_batch),
         "distill-points": (lambda: test_distill.tiny_distill(local_target="points", mask="block"), point_batch),
     }
