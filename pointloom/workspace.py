@@ -205,6 +205,7 @@ def params_text(choices: WorkspaceChoices) -> str:
         from pointloom.datasets import recognise_scenes
 
         values["source"], values["variant"] = recognise_scenes(choices.data.expanduser().resolve())
+        text = _fitted(text, values["source"])
     elif choices.data is not None:
         values["source"] = "folder"
     if choices.up:
@@ -218,6 +219,19 @@ def params_text(choices: WorkspaceChoices) -> str:
             raise AssertionError(f"profile {choices.pipeline}/{choices.profile}: section prepare has no {key}")
         tail = f"{tail[: line.start()]}  {key}: {value}{line[1] or ''}{tail[line.end() :]}"
     return head + separator + tail
+
+
+def _fitted(profile: str, source: str) -> str:
+    """Leave out of a profile of scenes what the user's own ones do not have: sentences, axes along the walls."""
+    if source == "scannet":
+        return profile
+    profile = re.sub(r"^  scenes: .*\n", "", profile, flags=re.MULTILINE)
+    profile = re.sub(
+        r"^    grounding: .*$", "    grounding: null  # there are no sentences", profile, flags=re.MULTILINE
+    )
+    if source in ("s3dis", "scannet_votenet"):
+        return profile
+    return re.sub(r"^    num_headings: 1$", "    num_headings: 12  # rooms may be turned", profile, flags=re.MULTILINE)
 
 
 def _check_same(folder: Path, files: dict[str, str]) -> None:

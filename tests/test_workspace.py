@@ -67,8 +67,12 @@ def test_layout_of_scenes_is_recognised(tmp_path: Path, shared: Path) -> None:
         ("files", rooms.parent / "pcl_tutorials", ("scans", "files")),
     ):
         init_workspace(WorkspaceChoices(tmp_path / name, "scenes", "smoke", data=data))
-        prepare = check_params(tmp_path / name)["prepare"]
-        assert (prepare["source"], prepare["variant"]) == expected
+        params = check_params(tmp_path / name)
+        assert (params["prepare"]["source"], params["prepare"]["variant"]) == expected
+        assert {entry["grounding"] for entry in params["probe"].values()} == {None}
+        assert params["finetune"]["votenet"]["num_headings"] == (1 if name == "areas" else 12)
+        init_workspace(WorkspaceChoices(tmp_path / f"{name}_paper", "scenes", "paper", data=data))
+        assert "scenes" not in check_params(tmp_path / f"{name}_paper")["prepare"]
 
 
 def test_other_choices_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:

@@ -17,6 +17,7 @@ REASONS = {
     "crashed": "the loader ended the worker process",
     "wrong_labels": "labels, instances or boxes do not fit the points or the classes",
     "wrong_units": "a scan is larger than 200 m, so probably not in metres",
+    "wrong_colors": "colours of a scan go from 0 to 1, in a layout that has 0 to 255",
 }
 
 

@@ -285,8 +285,9 @@ def thin(coord: Float, max_points: int, *, preferred: NDArray[np.bool_] | None =
         The points in their order; all where there are no more.
     """
     kept, voxel_size = np.arange(len(coord)), SMALLEST_VOXEL
+    inside = coord - coord.min(axis=0, initial=np.inf)  # so that one voxel can hold the whole scene
     while len(kept) > max_points:
         wanted = None if preferred is None else preferred[kept]
-        kept = kept[np.sort(grid_sample(coord[kept], voxel_size, None, preferred=wanted)[0])]
+        kept = kept[np.sort(grid_sample(inside[kept], voxel_size, None, preferred=wanted)[0])]
         voxel_size *= 2**0.5
     return kept

@@ -22,6 +22,7 @@ from pointloom.datasets.scene_sets import (
     as_colors,
     as_labels,
     check_choices,
+    check_sentences,
     find_beside,
     read_array,
 )
@@ -59,9 +60,10 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
 
     Raises:
         DataError: The folder has another layout, or the table of labels is missing where it is needed.
-        ParamsError: Sentences were asked for, but the table of labels is not there.
+        ParamsError: Sentences were asked for, but the scans are not aligned or the table of labels is not there.
     """
     check_choices(CARD.title, choices, "aligned", "sentences")
+    check_sentences(choices)
     root = find_root(CARD, folder, variant)
     labels = CLASSES_20 if variant == "scannet20" else _classes_200(root)
     items = [

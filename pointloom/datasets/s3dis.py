@@ -13,7 +13,7 @@ from pointloom.data.scene_checks import boxes_of_instances
 from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root, wrong_folder
 from pointloom.datasets.pointcept import read_folder
-from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, check_choices
+from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, as_colors, check_choices
 
 CLASSES = (
     *("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board"),
@@ -91,7 +91,7 @@ def read_room(item: SceneItem) -> Scene:
     scene = Scene(
         name=item.name,
         coord=(table[:, :3] - table[:, :3].min(axis=0)).astype(np.float32),
-        color=np.clip(np.rint(table[:, 3:6]), 0, 255).astype(np.uint8),
+        color=as_colors(table[:, 3:6]),
         normal=None,
         segment=table[:, 6].astype(np.int16),
         instance=table[:, 7].astype(np.int32),

@@ -19,6 +19,7 @@ from pointloom.datasets.scene_sets import (
     SceneDataset,
     SceneItem,
     check_choices,
+    check_sentences,
     find_beside,
     official_splits,
     read_json,
@@ -56,7 +57,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
 
     Raises:
         DataError: The folder does not hold ScanNet, or the table of labels is missing.
-        ParamsError: It was not said whether the scans are to be aligned.
+        ParamsError: It was not said whether the scans are to be aligned, or sentences go with scans that are not.
     """
     check_choices(CARD.title, choices, "aligned", "sentences")
     root = find_root(CARD, folder, variant)
@@ -68,6 +69,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
             "prepare.scenes.aligned: say true (turned along the walls, as detection and ScanRefer need it) or false "
             "(as scanned, as semantic segmentation usually takes it)"
         )
+    check_sentences(choices)
     aligned, table = choices.aligned, read_label_table(table_file)
     labels = {"classes20": CLASSES_20, "classes18": CLASSES_18}.get(variant) or table.classes_200()
     splits = official_splits(root, SPLIT_FILES)

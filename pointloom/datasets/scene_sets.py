@@ -105,6 +105,19 @@ def check_choices(title: str, choices: SceneChoices, *allowed: str, aligned: boo
         raise ParamsError(f"prepare.scenes.sentences: no sentences are known for {title}; remove them")
 
 
+def check_sentences(choices: SceneChoices) -> None:
+    """Check that ScanRefer's sentences go with aligned scans: its boxes and its words for directions are theirs.
+
+    Raises:
+        ParamsError: They do not.
+    """
+    if choices.sentences and not choices.aligned:
+        raise ParamsError(
+            "prepare.scenes.sentences: ScanRefer's boxes are those of scans turned along the walls; set "
+            "prepare.scenes.aligned: true (source scannet), or leave the sentences out"
+        )
+
+
 def read_array(path: Path, *, columns: int | None = None, rows: int | None = None) -> NDArray[Any]:
     """Read numbers from an npy file.
 
@@ -150,8 +163,17 @@ def as_labels(path: Path, array: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def as_colors(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return colours of 0 to 255 as bytes."""
-    return np.clip(np.rint(np.nan_to_num(array.astype(np.float64))), 0, 255).astype(np.uint8)
+    """Return colours of 0 to 255 as bytes.
+
+    Raises:
+        RejectedError: They are from 0 to 1, and would all become black.
+    """
+    values = np.nan_to_num(array.astype(np.float64))
+    if values.max(initial=0) <= 1 and (values % 1 > 0).any():
+        raise RejectedError(
+            "wrong_colors", f"colours go up to {values.max():g}, expected 0 to 255; multiply the files' colours by 255"
+        )
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def map_labels(path: Path, ids: NDArray[Any], table: Sequence[int], *, highest: int) -> NDArray[np.int16]:

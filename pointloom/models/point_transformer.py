@@ -3,6 +3,7 @@
 7,766,180 parameters at the published size, without a head.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -61,6 +62,8 @@ class PointTransformer(nn.Module):
             )
         self.dims = list(dims)
         self.voxel_size = voxel_size
+        self.least_points = 2 * math.prod(strides)
+        """Points of a scene that is a training batch of its own: two places at the coarsest level."""
         self.strides, self.num_neighbors = list(strides), list(num_neighbors)
         self.stem, self.stem_norm = nn.Linear(6, dims[0], bias=False), nn.BatchNorm1d(dims[0])
         self.down = nn.ModuleList(_Down(dims[i], dims[i + 1]) for i in range(len(strides)))

@@ -56,7 +56,12 @@ def prepare_scenes(params: PrepareParams, *, source: Path, dataset: Path) -> Sce
     for note in notes:
         logger.info(note)
     failures: list[Failure] = []
-    settings = {"source": params.source, "variant": variant, "scenes": choices.model_dump(exclude_none=True)}
+    settings = {
+        "source": params.source,
+        "variant": variant,
+        "scenes": choices.model_dump(exclude_none=True),
+        "normals": "estimated where missing",
+    }
     info = write_scenes(
         dataset,
         _usable(params, found, source=source, dataset=dataset, notes=notes, failures=failures),
@@ -139,6 +144,13 @@ def _with_lists(params: PrepareParams, found: FoundScenes, source: Path) -> Foun
     items = [replace(item, split=splits[item.name]) for item in found.items if item.name in splits]
     left_out = len(found.items) - len(items)
     notes = [f"Scenes in neither list, left out: {left_out}."] if left_out else []
+    groups = {split: {item.group for item in items if item.split == split} - {""} for split in ("train", "test")}
+    if cut := sorted(groups["train"] & groups["test"]):
+        notes.append(
+            f"The lists divide {len(cut)} places (rooms scanned several times, buildings, areas) such as {cut[0]} "
+            "between training and test: scores are those of places that were partly seen."
+        )
+        logger.warning("%s", notes[-1])
     return replace(found, items=items, notes=[*found.notes, *notes])
 
 
@@ -154,7 +166,7 @@ def _usable(
     """Yield the scenes that can be used; note the others, and stop at the end when they are too many."""
     choices = params.scenes or ScenePreparation()
     limit_labels = _label_limits(choices, source, {item.name for item in found.items})
-    thinned = 0
+    thinned = estimated = 0
     interval = 0.2 if sys.stderr.isatty() else 10.0
     for item in tqdm(found.items, desc="prepare", unit="scene", mininterval=interval):
         try:
@@ -167,10 +179,14 @@ def _usable(
             continue
         if len(scene.coord) > choices.max_points:
             scene, thinned = _thinned(scene, choices.max_points), thinned + 1
+        if scene.normal is None:
+            scene, estimated = _with_normals(scene), estimated + 1
         yield scene
     check_failures(params, found.items, failures, dataset)
     if thinned:
         notes.append(f"{thinned} scenes had more than {choices.max_points} points and were thinned on a grid.")
+    if estimated:
+        notes.append(f"{estimated} scenes came without normals, which were estimated from the nearest points.")
 
 
 def _label_limits(choices: ScenePreparation, source: Path, known: set[str]) -> "Callable[[Scene], Scene]":
@@ -197,6 +213,15 @@ def _thinned(scene: Scene, max_points: int) -> Scene:
     names = ("coord", "color", "normal", "segment", "instance", "superpoint")
     arrays = {name: array for name in names if (array := getattr(scene, name)) is not None}
     return replace(scene, **{name: array[kept] for name, array in arrays.items()})
+
+
+def _with_normals(scene: Scene) -> Scene:
+    """Estimate normals as `pointloom features` does for a scan without: what was learned holds for it too."""
+    import torch
+
+    from pointloom.ops.normals import estimate_normals
+
+    return replace(scene, normal=estimate_normals(torch.from_numpy(scene.coord)).numpy())
 
 
 def _check_size(path: Path, max_file_mb: float) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointloom.stages.pretrain_methods import SCENE_BUILDERS, SCENE_LOADERS, SceneLearningParams
-from pointloom.stages.scene_training import as_scene_sampling
+from pointloom.stages.scene_training import as_scene_sampling, check_lone_scene
 from pointloom.stages.training import as_optimization, trained, write_curve
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def learn_scenes(params: SceneLearningParams, dataset: Path, folder: Path, *, st
     rows = np.concatenate([store.rows(split) for split in params.splits])
     loader = _loader(params, store, np.tile(rows, params.repeats))
     method = _build(params, num_steps=params.epochs * len(loader))
+    batch_size, share = min(params.batch_size, len(rows) * params.repeats), getattr(params, "keep_min", 1.0)
+    check_lone_scene(method.encoder, store, rows, params.sampling, batch_size=batch_size, where="pretrain", share=share)
     settings = params.model_dump(mode="json")
     with trained(
         as_module(method),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pointloom.data.scene_batches import SceneSampling
+    from pointloom.data.scene_store import SceneStore
     from pointloom.structures import SceneEncoder
 
 Kind = Literal["objects", "scenes"]
@@ -45,7 +46,7 @@ def store_kind(dataset: Path) -> Kind:
     """Return what a prepared store holds.
 
     Raises:
-        DataError: There is no prepared store.
+        DataError: There is no prepared store, or its description is damaged.
     """
     import json
 
@@ -54,7 +55,13 @@ def store_kind(dataset: Path) -> Kind:
     file = dataset / "dataset.json"
     if not file.is_file():
         raise DataError(f"{dataset}: no prepared store here; run `pointloom prepare` first")
-    return "scenes" if json.loads(file.read_text(encoding="utf-8")).get("kind") == "scenes" else "objects"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file}: damaged ({error}); run `pointloom prepare` again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: damaged (it does not describe a store); run `pointloom prepare` again")
+    return "scenes" if content.get("kind") == "scenes" else "objects"
 
 
 def as_scene_sampling(params: SceneSamplingParams, *, prefer_labelled: bool = False) -> "SceneSampling":
@@ -69,6 +76,48 @@ def as_scene_sampling(params: SceneSamplingParams, *, prefer_labelled: bool = Fa
         augmentation=AUGMENTATIONS[params.augmentation],
         prefer_labelled=prefer_labelled,
     )
+
+
+def check_lone_scene(
+    encoder: "SceneEncoder",
+    store: "SceneStore",
+    rows: "NDArray[np.int64]",
+    sampling: SceneSamplingParams,
+    *,
+    batch_size: int,
+    where: str,
+    share: float = 1.0,
+) -> None:
+    """Check that a scene that is a training batch of its own is large enough; two scenes always are.
+
+    Args:
+        encoder: What is trained.
+        store: Where the scenes are.
+        rows: Training scenes; the one with the fewest points is looked at.
+        sampling: What is taken of them.
+        batch_size: Scenes in a batch.
+        where: Stage, for the message.
+        share: Smallest part of a scene's points that the encoder sees.
+
+    Raises:
+        DataError: The scene has too few points for the statistics of the encoder's coarsest level.
+    """
+    from pointloom.data.scene_batches import SceneLoader
+    from pointloom.errors import DataError
+    from pointloom.models.point_transformer import PointTransformer
+
+    if batch_size > 1 or not isinstance(encoder, PointTransformer):
+        return
+    row = rows[store.num_points[rows].argmin()]
+    whole = SceneLoader(store, row[None], sampling=as_scene_sampling(sampling), batch_size=1, seed=0)
+    voxels = len(next(whole.draw(0)).coord)
+    points = int(share * min(voxels, sampling.max_points or voxels))
+    if points < encoder.least_points:
+        raise DataError(
+            f"{where}: a training batch is a single scene, and the encoder sees {points} voxels of {store.names[row]}; "
+            f"Point Transformer needs {encoder.least_points} for two places at its coarsest level: take voxels smaller "
+            f"than {sampling.voxel_size:g} m, or more scenes in a batch"
+        )
 
 
 def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncoder":

@@ -7,6 +7,7 @@ from typing import Any
 from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
 from pointloom.stages.read_params import did_you_mean, read_yaml, validate
+from pointloom.stages.scene_sections import check_scene_sections
 from pointloom.stages.signature import read_signature
 
 ENTRY_STAGES = ("render", "caption", "embed", "pretrain", "align", "distill", "finetune", "probe")
@@ -54,6 +55,7 @@ def check_params(folder: Path) -> dict[str, Any]:
         if stage in params or stage in present:
             _check_section(file, stage, sections)
     _check_names(file, sections)
+    check_scene_sections(file, sections)
     return sections
 
 

@@ -205,3 +205,9 @@ def test_color_shift_moves_all_points_alike() -> None:
     color = augment(given, Augmentation(color_shift=0.05, color_shift_p=1.0), np.random.default_rng(0)).color
     assert (color == color[0]).all()
     assert 0 < np.abs(color[0] - 0.5).max() <= 0.05
+
+
+def test_scene_around_the_origin_can_be_thinned_to_one_point() -> None:
+    cube = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float32)
+    assert len(thin(cube, 8)) == 8
+    assert thin(cube, 7).tolist() == [0]

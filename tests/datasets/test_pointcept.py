@@ -9,7 +9,7 @@ import pytest
 from pointloom.data.scene_store import SceneStore
 from pointloom.datasets.pointcept import write_folders
 from pointloom.datasets.scannet_labels import CLASSES_20
-from pointloom.errors import DataError
+from pointloom.errors import DataError, ParamsError
 from tests.datasets.scannet_tree import write_tree
 
 Prepared = Callable[..., SceneStore]
@@ -108,7 +108,7 @@ def test_only_coordinates_must_be_there(tmp_path: Path, raw: SceneStore, prepare
         (out / f"val/scene0001_00/{name}.npy").unlink()
     store = prepared_scenes("pointcept", out, variant="scannet20")
     bare = store.scene(1)
-    assert bare.color is bare.normal is None
+    assert bare.color is None
     assert (bare.segment == -1).all()
     assert (bare.instance >= 0).all()
     assert store.info.counts["instances_without_classes"] == 1
@@ -125,6 +125,7 @@ def test_only_coordinates_must_be_there(tmp_path: Path, raw: SceneStore, prepare
         ("segment20", np.full(24, 70_000), "wrong_labels"),
         ("instance", np.zeros(23), "unreadable"),
         ("color", np.zeros((24, 4)), "unreadable"),
+        ("color", np.linspace(0, 1, 72, dtype=np.float32).reshape(24, 3), "wrong_colors"),
     ],
 )
 def test_damaged_scenes_are_quarantined(
@@ -136,6 +137,16 @@ def test_damaged_scenes_are_quarantined(
     store = prepared_scenes("pointcept", out, variant="scannet20", max_failure_ratio=0.4)
     assert [failure["reason"] for failure in store.failures()] == [reason]
     assert store.names.tolist() == ["scene0001_00", "scene0707_00"]
+
+
+def test_sentences_need_scans_along_the_walls(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:
+    out = tmp_path / "scannet"
+    write_folders(out, [raw.scene(row) for row in range(3)])
+    (tmp_path / "refer.json").write_text("[]")
+    for source, folder, variant in (("pointcept", out, "scannet20"), ("scannet", tmp_path / "ScanNet", "classes20")):
+        scenes = {"aligned": False, "sentences": [str(tmp_path / "refer.json")]}
+        with pytest.raises(ParamsError, match="ScanRefer's boxes are those of scans turned along the walls"):
+            prepared_scenes(source, folder, variant=variant, scenes=scenes)
 
 
 def test_the_200_classes_need_their_table(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:

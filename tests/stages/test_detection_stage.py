@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,15 @@ def test_frozen_encoder_and_best_epoch_are_supported(workspace: Path) -> None:
 def test_what_does_not_fit_is_said_before_training(workspace: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ParamsError, match=message):
         run(workspace, "wrong", **changed)
+
+
+def test_axis_aligned_boxes_need_aligned_scenes(workspace: Path, tmp_path: Path) -> None:
+    rooms = [replace(boxed_scene(i, turned=True), aligned=False) for i in range(2)]
+    write_scenes(tmp_path / "data", rooms, classes=("floor", "chest", "shelf"), box_classes=("chest", "shelf"),
+                 source="test", settings={})  # fmt: skip
+    (tmp_path / "models").symlink_to(workspace / "models")
+    with pytest.raises(ParamsError, match="num_headings 1 makes boxes along the axes"):
+        run(tmp_path, "turned")
 
 
 def test_store_without_boxes_is_an_error(workspace: Path, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from pointloom.data.scene_store import SceneStore
 from pointloom.errors import DataError, ParamsError
+from pointloom.scan_features import ScanOptions, _read
 from pointloom.stages.prepare import PrepareParams, prepare, prepare_store
+from pointloom.stages.scene_training import store_kind
 
 BASE = {"num_objects": 0, "unlabelled_synthetic": 0, "num_points": 1500, "seed": 3, "test_fraction": 0.25, "up": "auto",
         "max_failure_ratio": 0}  # fmt: skip
@@ -68,6 +70,52 @@ def test_real_rooms_run_in_their_three_layouts(shared: Path, tmp_path: Path) -> 
     house = np.concatenate([blocks.scene(row).coord for row in range(15)])
     for whole in (rooms.scene(rooms.groups.tolist().index("Area_1")), scans.scene(1)):
         np.testing.assert_allclose(np.ptp(whole.coord, axis=0), np.ptp(house, axis=0), atol=0.1)
+
+
+def test_scans_without_normals_get_those_of_their_surfaces(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    floor = np.column_stack([rng.random((400, 2)) * 2, np.zeros(400)])
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "floor.npy", floor)
+    np.save(tmp_path / "in" / "normals.npy", np.hstack([floor, np.tile([0.6, 0.0, 0.8], (400, 1))]))
+    scans = store(tmp_path / "out", tmp_path / "in", source="scans")
+    np.testing.assert_allclose(scans.scene(0).normal, np.tile([0, 0, 1], (400, 1)), atol=1e-3)
+    np.testing.assert_allclose(scans.scene(1).normal, np.tile([0.6, 0, 0.8], (400, 1)), atol=1e-3)
+    assert "1 scenes came without normals, which were estimated from the nearest points." in scans.info.notes
+    assert scans.info.settings["normals"] == "estimated where missing"
+
+
+def test_prepared_normals_are_those_that_features_of_a_scan_are_computed_with(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "scan.npy", np.random.default_rng(0).random((500, 3)).astype(np.float32))
+    stored = store(tmp_path / "out", tmp_path / "in", source="scans").scene(0)
+    read = _read(tmp_path / "in" / "scan.npy", ScanOptions())
+    np.testing.assert_array_equal(stored.coord, read.coord)
+    assert read.normal is not None
+    np.testing.assert_array_equal(stored.normal, read.normal.astype(np.float16).astype(np.float32))
+
+
+def test_lists_that_divide_a_place_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for room in ("hall_1", "hall_2", "office_1"):
+        folder = tmp_path / "in" / ("Area_1" if room != "office_1" else "Area_2") / room
+        folder.mkdir(parents=True)
+        for name, array in (("coord", np.random.default_rng(0).random((50, 3))), ("segment", np.zeros(50))):
+            np.save(folder / f"{name}.npy", array)
+    lists = {"train_list": "train.txt", "test_list": "test.txt"}
+    (tmp_path / "in" / "test.txt").write_text("Area_1_hall_2\n")
+    told = "The lists divide 1 places (rooms scanned several times, buildings, areas) such as Area_1 between"
+    for train, expected in (("Area_1_hall_1\nArea_2_office_1\n", True), ("Area_2_office_1\n", False)):
+        (tmp_path / "in" / "train.txt").write_text(train)
+        rooms = store(tmp_path / "out", tmp_path / "in", source="s3dis", variant="pointcept", **lists)
+        assert any(note.startswith(told) for note in rooms.info.notes) is expected
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"kind": "scenes", "format": 1}'])
+def test_damaged_description_of_a_store_is_an_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json: damaged .*run `pointloom prepare` again"):
+        SceneStore(tmp_path) if store_kind(tmp_path) == "scenes" else None
 
 
 def test_the_stage_reports_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

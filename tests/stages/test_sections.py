@@ -19,6 +19,29 @@ def written(folder: Path, params: dict[str, Any]) -> Path:
     return folder
 
 
+SCENES = yaml.safe_load(template("profiles/scenes/smoke.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        ({"source": "scannet", "variant": "classes20", "scenes": {"aligned": False}}, "finetune.votenet.*not aligned"),
+        ({"source": "sunrgbd", "variant": "votenet"}, "'finetune.votenet': num_headings 1 .* or num_headings: 12"),
+        ({"source": "pointcept", "variant": "scannet20"}, "'finetune.votenet': .*set prepare.scenes.aligned: true"),
+        ({"scenes": {"aligned": False}}, "the scenes of synthetic_rooms are not aligned"),
+        ({"source": "s3dis", "variant": "raw"}, "'probe.random': grounding needs sentences about the scenes of s3dis"),
+    ],
+)
+def test_tasks_that_the_prepared_scenes_cannot_have_are_refused(
+    tmp_path: Path, prepare: dict[str, Any], message: str
+) -> None:
+    params = copy.deepcopy(SCENES)
+    check_params(written(tmp_path, params))
+    params["prepare"] |= prepare
+    with pytest.raises(ParamsError, match=message):
+        check_params(written(tmp_path, params))
+
+
 def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
     params = copy.deepcopy(SMOKE)
     params["pretrain"]["mae"]["optim"]["learning_rate"] = params["pretrain"]["mae"]["optim"].pop("lr")

@@ -157,10 +157,15 @@ def run_detection(params: DetectionParams, places: Places, run: "StageRun") -> N
 
 def _check(params: DetectionParams, places: Places, store: "SceneStore") -> None:
     """Find what cannot work before any training starts: larger shares of a seed have the boxes of its smallest one."""
-    from pointloom.errors import DataError
+    from pointloom.errors import DataError, ParamsError
 
     if not store.info.box_classes:
         raise DataError(f"{store.path}: these scenes have no boxes; detection needs a source that has them")
+    if params.num_headings == 1 and not store.info.aligned:
+        raise ParamsError(
+            f"finetune: num_headings 1 makes boxes along the axes, but the scenes of {store.path} are not aligned with "
+            "the walls; prepare them with scenes.aligned: true, or find turned boxes (12)"
+        )
     _loader(params, store, store.rows("test"), seed=0)
     for seed in params.seeds:
         rows = labelled_scenes(store.rows("train"), fraction=min(params.label_epochs), seed=seed)

@@ -1,0 +1,37 @@
+"""What the sections of ``params.yaml`` ask of scenes, and whether the source of ``prepare`` has it."""
+
+from pathlib import Path
+from typing import Any
+
+from pointloom.errors import ParamsError
+
+ALIGNED = {"s3dis": True, "scannet_votenet": True, "sunrgbd": False}
+"""Sources whose axes are along the walls or not, whatever ``prepare.scenes.aligned`` says."""
+
+
+def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
+    """Refuse tasks that the prepared scenes cannot have: axis-aligned boxes in turned rooms, sentences of nowhere.
+
+    Args:
+        file: ``params.yaml``, for messages.
+        sections: Its sections, each valid by itself.
+
+    Raises:
+        ParamsError: The first task with a problem.
+    """
+    prepare = sections.get("prepare") or {}
+    source, scenes = prepare.get("source"), prepare.get("scenes") or {}
+    aligned = ALIGNED.get(source, scenes.get("aligned", source == "synthetic_rooms"))
+    for name, entry in (sections.get("finetune") or {}).items():
+        if entry.get("task") == "detection" and entry["num_headings"] == 1 and not aligned:
+            raise ParamsError(
+                f"{file}, section 'finetune.{name}': num_headings 1 makes boxes along the axes, but the scenes of "
+                f"{source} are not aligned with the walls; set prepare.scenes.aligned: true where they are or can be, "
+                "or num_headings: 12"
+            )
+    for name, entry in (sections.get("probe") or {}).items():
+        if entry.get("grounding") and source != "synthetic_rooms" and not scenes.get("sentences"):
+            raise ParamsError(
+                f"{file}, section 'probe.{name}': grounding needs sentences about the scenes of {source}, but "
+                "prepare.scenes.sentences is empty; name ScanRefer's files there (scannet), or set grounding: null"
+            )
