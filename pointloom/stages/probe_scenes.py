@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from pointloom.stages.params import GrowingParams, HeadParams
-from pointloom.stages.probe_grounding import BoxesOfScene, GroundingParams, boxes_of_scene, grounding_record
+from pointloom.stages.probe_grounding import (
+    BoxesOfScene,
+    GroundingParams,
+    SentenceReader,
+    boxes_of_scene,
+    grounding_record,
+)
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
 from pointloom.stages.probe_learnable import Learnable, SceneFeatures, learnable
 from pointloom.stages.scene_training import tuned_scene_encoder
@@ -75,6 +81,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     Raises:
         DataError: There are no labelled training scenes or no test scenes.
         ParamsError: A class without instances is unknown.
+        CheckpointError: The model that reads sentences is not there.
     """
     import numpy as np
 
@@ -85,13 +92,14 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
 
     store, card = SceneStore(dataset), read_card(encoder)
     _check(params, store)
+    reader = SentenceReader(params.grounding) if params.grounding else None
     runs: list[dict[str, Any]] = []
     confusions: list[NDArray[np.int64] | None] = []
     shown: Arrays = {}
     with replaced_folder(result) as folder:
         for seeds in [[seed] for seed in params.seeds] if card.method == "untrained" else [params.seeds]:
             module = _build(encoder, seeds[0])
-            for trial in _trials(params, store, module, seeds):
+            for trial in _trials(params, store, module, seeds, reader):
                 found = trial.records(store.info.classes)
                 confusions += [record.pop("confusion", None) for record in found]
                 runs += [{**record, "seed": trial.seed, "fraction": trial.fraction} for record in found]
@@ -257,6 +265,7 @@ class _Trial:
     fraction: float
     heads: _Heads
     train_boxes: list[BoxesOfScene | None]
+    reader: SentenceReader | None
     counts: "dict[str, list[NDArray[np.int64]]]" = field(default_factory=dict)
     scored: "list[Scored]" = field(default_factory=list)
     test_boxes: list[BoxesOfScene | None] = field(default_factory=list)
@@ -286,12 +295,18 @@ class _Trial:
         if self.params.instances:
             found.append(instance_record(self.params.instances, self.scored, classes))
         asked = [[box for box in boxes if box] for boxes in (self.train_boxes, self.test_boxes)]
-        if self.params.grounding and all(asked):
-            found.append(grounding_record(self.params.grounding, *asked, seed=self.seed))
+        if self.params.grounding and self.reader and all(asked):
+            found.append(grounding_record(self.params.grounding, self.reader, *asked, seed=self.seed))
         return found
 
 
-def _trials(params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder", seeds: list[int]) -> list[_Trial]:
+def _trials(
+    params: SceneProbeParams,
+    store: "SceneStore",
+    module: "SceneEncoder",
+    seeds: list[int],
+    reader: SentenceReader | None,
+) -> list[_Trial]:
     """Fit heads for every seed and share, then test all of them, scene by scene; every scene is encoded once."""
     import numpy as np
 
@@ -302,7 +317,7 @@ def _trials(params: SceneProbeParams, store: "SceneStore", module: "SceneEncoder
         for fraction in params.fractions:
             chosen = [kept[i][place] for i in order[: max(1, round(fraction * len(kept)))]]
             heads = _fit(params, store, chosen, seed=seed)
-            trials.append(_Trial(params, seed, fraction, heads, [each.boxes for each in chosen]))
+            trials.append(_Trial(params, seed, fraction, heads, [each.boxes for each in chosen], reader))
     for each in _encode(module, store, "test", params):
         boxes = boxes_of_scene(each.scene, each.points.feature) if params.grounding else None
         for trial in trials:

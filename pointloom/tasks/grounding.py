@@ -63,8 +63,8 @@ class Questions:
     unique: Bool[Tensor, " b"]
 
     def take(self, rows: Int[Tensor, " r"]) -> "Questions":
-        """Return some of the sentences."""
-        text = SentenceFeatures(self.text.word[rows], self.text.valid[rows], self.text.sentence[rows])
+        """Return some of the sentences, in single precision."""
+        text = SentenceFeatures(self.text.word[rows].float(), self.text.valid[rows], self.text.sentence[rows])
         return Questions(text, self.scene[rows], self.target[rows], self.unique[rows])
 
 

@@ -8,12 +8,13 @@ import logging
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from pointloom._compat import ensure_torchvision
 from pointloom.errors import BackendError, CheckpointError
@@ -90,6 +91,39 @@ class Clip:
             found.append(self._run(self._model.encode_text, tokens.to(self._device)))
         return np.concatenate(found) if found else np.empty((0, self.dim), dtype=np.float32)
 
+    def encode_words(
+        self, texts: Sequence[str]
+    ) -> tuple[Float[np.ndarray, "n w d"], Bool[np.ndarray, "n w"], Float[np.ndarray, "n d"]]:
+        """Return a vector per token in the common space, which places hold a token, and a vector per text.
+
+        Start and end are tokens too. Vectors are of any length; what is read of the texts is the same for all three.
+
+        Raises:
+            BackendError: The text tower has no vectors of its tokens.
+        """
+        tower = getattr(self._model, "text", self._model)
+        if getattr(tower, "ln_final", None) is None or getattr(tower, "text_projection", None) is None:
+            raise BackendError(
+                f"{self.name}: this text tower has no vectors of single words; choose a model of CLIP's own kind"
+            )
+        words, valid, sentences = [], [], []
+        kept: list[torch.Tensor] = []
+        hook = tower.ln_final.register_forward_hook(lambda _module, _given, found: kept.append(found))
+        try:
+            for start in range(0, len(texts), self._batch_size):
+                tokens = self._tokenizer(list(texts[start : start + self._batch_size]))
+                sentences.append(self._run(self._model.encode_text, tokens.to(self._device)))
+                words.append(self._run(partial(_projected, tower.text_projection), kept.pop()))
+                valid.append((tokens != 0).flip(1).cummax(1).values.flip(1).numpy())  # "!" is token 0, as padding is
+        finally:
+            hook.remove()
+        if not texts:
+            none = np.empty((0, 1, self.dim), dtype=np.float32)
+            return none, np.empty((0, 1), dtype=bool), none[:, 0]
+        known = np.concatenate(valid)
+        most = int(known.sum(1).max())
+        return np.concatenate(words)[:, :most], known[:, :most], np.concatenate(sentences)
+
     def num_truncated(self, texts: Sequence[str]) -> int:
         """Return how many texts are longer than the text tower reads."""
         if not texts:
@@ -97,13 +131,17 @@ class Clip:
         tokens = self._tokenizer([*texts, ""], context_length=self.context_length + 1)
         return int((tokens[:-1, -1] != tokens[-1, -1]).sum())
 
-    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> Float[np.ndarray, "n d"]:
+    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> Float[np.ndarray, "n ..."]:
         dtype = AUTOCAST.get(self._precision, torch.bfloat16)
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, dtype, enabled=self._precision != "fp32"),
         ):
             return tower(batch).float().cpu().numpy()
+
+
+def _projected(projection: torch.Tensor | torch.nn.Linear, word: torch.Tensor) -> torch.Tensor:
+    return projection(word) if isinstance(projection, torch.nn.Linear) else word @ projection
 
 
 def load_clip(

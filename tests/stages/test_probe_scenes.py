@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from pointloom.data.scene_store import write_scenes
 from pointloom.data.scenes import Scene, SceneBoxes, Sentence
-from pointloom.errors import DataError, ParamsError
+from pointloom.errors import CheckpointError, DataError, ParamsError
 from pointloom.report.scene_tables import PROTOCOLS
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 from pointloom.stages.probe import probe
+from pointloom.stages.probe_grounding import GroundingParams, SentenceReader
 from pointloom.stages.probe_scenes import SceneProbeParams
 from pointloom.tasks.scene_probing import (
     LinearProbe,
@@ -24,6 +26,7 @@ from pointloom.tasks.scene_probing import (
     fit_linear_probe,
     gather_superpoints,
 )
+from tests.teachers.tiny import write_clip_folder
 
 CLASSES = ("floor", "red", "blue")
 HEADS = {"epochs": 4, "lr": 0.02}
@@ -176,6 +179,43 @@ def test_labels_of_a_few_drawn_points_are_all_that_heads_see(
         assert kept["confusion"][0].sum() == 1200  # all test points keep their labels
     with pytest.raises(ValidationError, match="grounding must be null"):
         run(data, encoder, tmp_path, labelled_points=5)
+
+
+def test_grounding_reads_sentences_with_a_clip_model_of_this_machine(
+    data: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTLOOM_MODELS", str(tmp_path))
+    model = {"weights": "tiny", "architecture": None, "quick_gelu": None}
+    heads = {"epochs": 120, "lr": 0.003, "batch_size": 8, "text": "clip", "dim": None, "clip": model}
+    alone: dict[str, Any] = {"linear": None, "nearest": None, "instances": None, "fractions": [1.0]}
+    with pytest.raises(CheckpointError, match=r"no weights at .*tiny"):
+        run(data, encoder, tmp_path, grounding=heads, **alone)
+    write_clip_folder(tmp_path / "tiny")
+    found = run(data, encoder, tmp_path, grounding=heads, **alone)
+    assert found["protocol"]["grounding"]["clip"] == model
+    (record,) = found["runs"]
+    assert (record["sentences"], record["chance"]) == (4, 50)
+    assert record["overall"] == 100  # even a random text tower tells "red" from "blue"
+    for wrong in (heads | {"dim": 16}, heads | {"clip": None}, heads | {"text": "bag_of_words", "dim": 16}):
+        with pytest.raises(ValidationError, match="text: clip needs"):
+            run(data, encoder, tmp_path, grounding=wrong, **alone)
+
+
+def test_sentences_are_read_once_and_words_are_padded_and_of_length_1(tmp_path: Path) -> None:
+    write_clip_folder(tmp_path / "tiny")
+    model = {"weights": str(tmp_path / "tiny"), "architecture": None, "quick_gelu": None}
+    params = {"epochs": 1, "lr": 0.01, "batch_size": 4, "text": "clip", "dim": None, "clip": model}
+    reader = SentenceReader(GroundingParams.model_validate(params))
+    first = reader.read(["the blue block", "the chair", "the blue block"])
+    assert first.valid.sum(1).tolist() == [5, 4, 5]
+    length = first.word.float().norm(dim=-1)
+    assert torch.allclose(length[first.valid], torch.ones(14), atol=2e-3)
+    assert not length[~first.valid].any()
+    assert torch.equal(first.word[0], first.word[2])
+    reader._clip.encode_words = None  # what was read is known
+    again = reader.read(["the chair"])
+    assert torch.equal(again.sentence[0], first.sentence[1])
+    assert again.word.shape == (1, 4, 32)
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:

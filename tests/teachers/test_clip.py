@@ -63,6 +63,28 @@ def test_nothing_to_encode_gives_no_rows(folder: Path) -> None:
     assert clip.encode_text([]).shape == (0, 32)
 
 
+def test_words_are_what_the_text_tower_makes_of_every_token_brought_into_the_common_space(folder: Path) -> None:
+    import open_clip
+
+    texts = ["a chair", "the small red car! left of a lamp", ""]
+    clip, model, tokenizer = (
+        load_clip(str(folder), device=CPU, batch_size=2),
+        clip_model(),
+        open_clip.get_tokenizer("ViT-B-32"),
+    )
+    word, valid, sentence = clip.encode_words(texts)
+    assert valid.sum(1).tolist() == [len(tokenizer.encode(text)) + 2 for text in texts]  # start and end
+    assert valid.shape[1] == valid[1].sum()
+    with torch.inference_mode():
+        x = model.token_embedding(tokenizer(texts)) + model.positional_embedding
+        expected = (model.ln_final(model.transformer(x, attn_mask=model.attn_mask)) @ model.text_projection).numpy()
+    np.testing.assert_allclose(word, expected[:, : valid.shape[1]], atol=1e-5)
+    np.testing.assert_allclose(sentence, clip.encode_text(texts), atol=1e-6)
+    for row, end in enumerate(valid.sum(1) - 1):
+        np.testing.assert_allclose(word[row, end], sentence[row], atol=1e-5)
+    assert [found.shape for found in clip.encode_words([])] == [(0, 1, 32), (0, 1), (0, 32)]
+
+
 def test_texts_that_are_cut_off_are_counted(folder: Path) -> None:
     clip = load_clip(str(folder), device=CPU)
     fits, too_long = " ".join(["chair"] * 75), " ".join(["chair"] * 76)
