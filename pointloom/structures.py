@@ -144,6 +144,7 @@ class DetectionBatch:
     Attributes:
         coord: Metres, +Z up, every scene in its own frame.
         color: Red, green, blue in [0, 1]; encoders bring it to the range they were trained with.
+        normal: Unit normals, 0 where unknown.
         height: Metres above the scene's floor (see ``data/detection_batches.py``).
         boxes: Centre, full lengths and heading (radians, counter-clockwise seen from above); 0 where padded.
         label: Class per box, -1 where padded.
@@ -155,6 +156,7 @@ class DetectionBatch:
 
     coord: Float[Tensor, "b n 3"]
     color: Float[Tensor, "b n 3"]
+    normal: Float[Tensor, "b n 3"]
     height: Float[Tensor, "b n"]
     boxes: Float[Tensor, "b m 7"]
     label: Int[Tensor, "b m"]

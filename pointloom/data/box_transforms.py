@@ -23,6 +23,7 @@ class BoxedPoints:
     Attributes:
         coord: (N, 3) metres.
         color: (N, 3) in [0, 1].
+        normal: (N, 3) unit normals, 0 where unknown.
         height: (N,) metres above the floor.
         instance: (N,) instance, -1 where there is none.
         boxes: (K, 7) centre, full lengths, heading.
@@ -32,6 +33,7 @@ class BoxedPoints:
 
     coord: Float
     color: Float
+    normal: Float
     height: Float
     instance: NDArray[np.int64]
     boxes: Float
@@ -40,7 +42,7 @@ class BoxedPoints:
 
     def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> "BoxedPoints":
         """Return some of the points with all boxes."""
-        of_points = ("coord", "color", "height", "instance")
+        of_points = ("coord", "color", "normal", "height", "instance")
         return replace(self, **{name: getattr(self, name)[index] for name in of_points})
 
     def with_boxes(self, index: NDArray[np.bool_]) -> "BoxedPoints":
@@ -94,7 +96,7 @@ def flip(scene: BoxedPoints, axis: int) -> BoxedPoints:
     boxes = scene.boxes.copy()
     boxes[:, :3] *= mirror
     boxes[:, 6] = (np.pi if axis == 0 else 0.0) - boxes[:, 6]
-    return replace(scene, coord=scene.coord * mirror, boxes=boxes)
+    return replace(scene, coord=scene.coord * mirror, normal=scene.normal * mirror, boxes=boxes)
 
 
 def turn(scene: BoxedPoints, angle: float) -> BoxedPoints:
@@ -104,7 +106,7 @@ def turn(scene: BoxedPoints, angle: float) -> BoxedPoints:
     boxes = scene.boxes.copy()
     boxes[:, :3] = boxes[:, :3] @ matrix.T
     boxes[:, 6] += np.float32(angle)
-    return replace(scene, coord=scene.coord @ matrix.T, boxes=boxes)
+    return replace(scene, coord=scene.coord @ matrix.T, normal=scene.normal @ matrix.T, boxes=boxes)
 
 
 def scale(scene: BoxedPoints, factor: float) -> BoxedPoints:

@@ -93,6 +93,7 @@ def boxed_points(store: SceneSource, row: int) -> BoxedPoints:
     return BoxedPoints(
         coord=points.coord,
         color=points.color,
+        normal=points.normal,
         height=z - np.float32(np.percentile(z, FLOOR_PERCENTILE)),
         instance=points.instance,
         boxes=place,
@@ -117,6 +118,7 @@ def collate(scenes: Sequence[BoxedPoints], rows: Sequence[int]) -> DetectionBatc
     return DetectionBatch(
         coord=_stacked([scene.coord for scene in scenes]),
         color=_stacked([scene.color for scene in scenes]),
+        normal=_stacked([scene.normal for scene in scenes]),
         height=_stacked([scene.height for scene in scenes]),
         boxes=torch.from_numpy(boxes),
         label=torch.from_numpy(label),

@@ -120,7 +120,7 @@ class Detr3d(nn.Module):
         Raises:
             ValueError: There are more queries than tokens.
         """
-        seeds = self.encoder.embed(batch.coord, batch.color, batch.height)
+        seeds = self.encoder.embed(batch.coord, batch.color, batch.height, batch.normal)
         if self.num_queries > seeds.coord.shape[1]:
             raise ValueError(f"{self.num_queries} queries need as many tokens, got {seeds.coord.shape[1]}")
         place = seeds.coord[:, : self.num_queries]  # tokens come in the order of farthest point sampling

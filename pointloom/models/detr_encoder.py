@@ -69,7 +69,11 @@ class DetrEncoder(SeedEncoder):
             self.thin = SetAbstraction(dim, widths=(dim, dim, dim), radius=2 * radius, num_neighbors=num_neighbors // 2)
 
     def embed(
-        self, coord: Float[Tensor, "b n 3"], color: Float[Tensor, "b n 3"], height: Float[Tensor, "b n"]
+        self,
+        coord: Float[Tensor, "b n 3"],
+        color: Float[Tensor, "b n 3"],
+        height: Float[Tensor, "b n"],
+        normal: Float[Tensor, "b n 3"],  # noqa: ARG002
     ) -> Seeds:
         """Return the tokens; a token that sees no other sees itself.
 

@@ -124,7 +124,10 @@ class H3dNet(nn.Module):
         return self._find(batch).refined.boxes(self.mean_sizes)
 
     def _find(self, batch: DetectionBatch) -> Found:
-        towers = [cast(SeedEncoder, tower).embed(batch.coord, batch.color, batch.height) for tower in self.towers]
+        towers = [
+            cast(SeedEncoder, tower).embed(batch.coord, batch.color, batch.height, batch.normal)
+            for tower in self.towers
+        ]
         seeds = replace(towers[0], feature=self.join(torch.cat([seeds.feature for seeds in towers], dim=-1)))
         votes = self.voting(seeds)
         parts = {kind: finder(seeds) for kind, finder in self.finders.items()}

@@ -36,6 +36,7 @@ class ObjectSeeds(SeedEncoder):
         coord: Float[Tensor, "b n 3"],
         color: Float[Tensor, "b n 3"],  # noqa: ARG002
         height: Float[Tensor, "b n"],  # noqa: ARG002
+        normal: Float[Tensor, "b n 3"],  # noqa: ARG002
     ) -> Seeds:
         """Return the finest patches' centres, in the order of farthest point sampling; only coordinates matter."""
         levels = self.encoder(self.encoder.group(coord / self.scale))  # type: ignore[operator]

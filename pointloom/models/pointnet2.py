@@ -154,7 +154,11 @@ class PointNet2Encoder(SeedEncoder):
         )
 
     def embed(
-        self, coord: Float[Tensor, "b n 3"], color: Float[Tensor, "b n 3"], height: Float[Tensor, "b n"]
+        self,
+        coord: Float[Tensor, "b n 3"],
+        color: Float[Tensor, "b n 3"],
+        height: Float[Tensor, "b n"],
+        normal: Float[Tensor, "b n 3"],  # noqa: ARG002
     ) -> Seeds:
         """Return the second level's points with what all levels know of them.
 

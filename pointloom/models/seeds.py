@@ -53,7 +53,11 @@ class SeedEncoder(nn.Module, ABC):
 
     @abstractmethod
     def embed(
-        self, coord: Float[Tensor, "b n 3"], color: Float[Tensor, "b n 3"], height: Float[Tensor, "b n"]
+        self,
+        coord: Float[Tensor, "b n 3"],
+        color: Float[Tensor, "b n 3"],
+        height: Float[Tensor, "b n"],
+        normal: Float[Tensor, "b n 3"],
     ) -> Seeds:
         """Return the seeds of dense scenes.
 
@@ -61,6 +65,7 @@ class SeedEncoder(nn.Module, ABC):
             coord: Metres, +Z up.
             color: In [0, 1].
             height: Metres above the floor.
+            normal: Unit normals, 0 where unknown.
         """
 
     def forward(self, scenes: SceneBatch) -> list[SceneLevel]:
@@ -68,8 +73,8 @@ class SeedEncoder(nn.Module, ABC):
         sizes = scenes.offset.diff(prepend=scenes.offset.new_zeros(1))
         turn = torch.arange(int(sizes.max()), device=sizes.device) % sizes.unsqueeze(1)
         index = turn + (scenes.offset - sizes).unsqueeze(1)
-        coord, color = scenes.coord[index], scenes.color[index]
-        seeds = self.embed(coord, color, height_above_floor(coord))
+        coord = scenes.coord[index]
+        seeds = self.embed(coord, scenes.color[index], height_above_floor(coord), scenes.normal[index])
         offset = torch.arange(1, len(sizes) + 1, device=coord.device) * seeds.coord.shape[1]
         return [SceneLevel(coord=seeds.coord.flatten(0, 1), feature=seeds.feature.flatten(0, 1), offset=offset)]
 

@@ -92,7 +92,7 @@ class VoteNet(nn.Module):
         return self._propose(batch)[2].boxes(self.mean_sizes)
 
     def _propose(self, batch: DetectionBatch) -> tuple[Seeds, Votes, Proposals]:
-        seeds = self.encoder.embed(batch.coord, batch.color, batch.height)
+        seeds = self.encoder.embed(batch.coord, batch.color, batch.height, batch.normal)
         votes = self.voting(seeds)
         place = cluster_centers(votes.coord, self.num_proposals, self.sampling)
         feature = self.cluster(place, votes.coord, votes.feature)

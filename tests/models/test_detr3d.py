@@ -80,7 +80,7 @@ def test_masked_tokens_see_only_what_is_in_reach(radius: float, reaches: bool) -
     color, height = torch.zeros(1, 80, 3), torch.zeros(1, 80)
     coords = [torch.cat([near, each], dim=1) for each in (far, squeezed)]
     # both versions must sample the same near tokens, so that they can be compared
-    seeds = [encoder.embed(coord, color, height) for coord in coords]
+    seeds = [encoder.embed(coord, color, height, color) for coord in coords]
     features = [dict(zip(s.index[0].tolist(), s.feature[0], strict=True)) for s in seeds]
     common = [i for i in features[0] if i in features[1] and i < 40]
     assert common
@@ -200,7 +200,7 @@ def test_scenes_without_objects_have_a_finite_loss() -> None:
 def test_predictions_stay_near_queries_and_inside_the_scenes_extent() -> None:
     model, batch = tiny(num_headings=4).eval(), boxed_batch(boxed_scene(0), boxed_scene(2))
     found = model.predict(batch)
-    seeds = model.encoder.embed(batch.coord, batch.color, batch.height)
+    seeds = model.encoder.embed(batch.coord, batch.color, batch.height, batch.normal)
     assert (found.boxes[..., :3] - seeds.coord[:, :16]).abs().max() <= 0.5
     extent = batch.coord.amax(1) - batch.coord.amin(1)
     assert (found.boxes[..., 3:6] <= extent.unsqueeze(1)).all()

@@ -22,7 +22,7 @@ def seeds_of(name: str, *, scale: float = 2.0) -> ObjectSeeds:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_seeds_are_points_of_the_scene_with_the_tokens_of_all_scales(name: str) -> None:
     encoder, batch = seeds_of(name), boxed_batch(boxed_scene(0), boxed_scene(1))
-    seeds = encoder.embed(batch.coord, batch.color, batch.height)
+    seeds = encoder.embed(batch.coord, batch.color, batch.height, batch.normal)
     at_index = batch.coord.gather(1, seeds.index.unsqueeze(-1).expand(-1, -1, 3))
     torch.testing.assert_close(seeds.coord, at_index, atol=1e-5, rtol=0)
     assert seeds.feature.shape == (2, len(seeds.index[0]), encoder.dim)
@@ -45,8 +45,8 @@ def test_scale_makes_objects_of_parts_of_scenes() -> None:
     batch = boxed_batch(boxed_scene(0))
     small, large = seeds_of("point_mae_tiny", scale=1.0), seeds_of("point_mae_tiny", scale=2.0)
     large.load_state_dict(small.state_dict())
-    first = small.embed(batch.coord, batch.color, batch.height)
-    second = large.embed(2 * batch.coord, batch.color, batch.height)
+    first = small.embed(batch.coord, batch.color, batch.height, batch.normal)
+    second = large.embed(2 * batch.coord, batch.color, batch.height, batch.normal)
     torch.testing.assert_close(second.coord, 2 * first.coord)
     torch.testing.assert_close(second.feature, first.feature)
     with pytest.raises(ValueError, match="above 0 metres"):

@@ -76,6 +76,7 @@ def batch_with(boxes: list[list[float]], label: list[int]) -> DetectionBatch:
     return DetectionBatch(
         coord=torch.zeros(1, 4, 3),
         color=torch.zeros(1, 4, 3),
+        normal=torch.zeros(1, 4, 3),
         height=torch.zeros(1, 4),
         boxes=torch.tensor([boxes]),
         label=torch.tensor([label]),

@@ -45,6 +45,7 @@ ENCODERS: dict[str, tuple[str, dict[str, int]]] = {
     "detr_masked": ("detr_masked", {"dim": 16, "num_tokens": 32, "num_neighbors": 8}),
     "objects": ("point_mae_tiny", {"num_groups": 8, "group_size": 8}),
     "packed": ("point_transformer_tiny", {}),
+    "voxels": ("hunet_tiny", {}),
 }
 
 
@@ -145,6 +146,9 @@ def test_scenes_to_look_at_fit_their_boxes(workspace: Path) -> None:
     ("detector", "encoder", "changed"),
     [
         ("3detr", "detr", DETR),
+        ("3detr", "packed", {**DETR, "num_seeds": 32, "freeze_encoder": True}),
+        pytest.param("3detr_m", "voxels", {**DETR, "num_seeds": 32}, marks=pytest.mark.slow),
+        pytest.param("votenet", "voxels", {"label_epochs": {1.0: 1}, "num_seeds": 32}, marks=pytest.mark.slow),
         pytest.param("3detr_m", "objects", {**DETR, "object_scale": 2.0}, marks=pytest.mark.slow),
         pytest.param("3detr_m", "detr_masked", DETR, marks=pytest.mark.slow),
         pytest.param("h3dnet", "pointnet2", {"label_epochs": {1.0: 1}}, marks=pytest.mark.slow),
@@ -166,7 +170,7 @@ def test_frozen_encoder_and_best_epoch_are_supported(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"encoder": "packed"}, "cannot start from encoder 'point_transformer_tiny'"),
+        ({"num_seeds": 64}, "num_seeds is 64, but this encoder makes seeds itself"),
         ({"encoder": "detr_masked", "detector": "3detr", **DETR}, "'3detr_m' goes with encoder 'detr_masked'"),
         ({"encoder": "objects"}, "object_scale is None and the encoder is 'point_mae_tiny'"),
         ({"object_scale": 2.0}, "object_scale is 2.0 and the encoder is 'pointnet2_tiny'"),

@@ -18,7 +18,7 @@ from pointloom.stages.finetune_tasks.base import (
     run_all,
     write_curves,
 )
-from pointloom.stages.params import EncoderArgs, StageParams
+from pointloom.stages.params import EncoderArgs, GrowingParams, StageParams
 from pointloom.stages.scene_training import LabelEpochs, labelled_scenes
 from pointloom.stages.training import as_optimization, encoder_entry, summarise
 
@@ -82,7 +82,7 @@ class KeepParams(StageParams):
     min_points: int = Field(ge=0, description="points that must be in a box")
 
 
-class DetectionParams(TuningParams):
+class DetectionParams(TuningParams, GrowingParams):
     """Detection of objects in prepared scenes with boxes."""
 
     task: Literal["detection"]
@@ -100,6 +100,12 @@ class DetectionParams(TuningParams):
     momentum: MomentumParams | None = Field(description="null leaves batch normalisation at its own momentum")
     sampling: DetectionSamplingParams
     keep: KeepParams
+    num_seeds: int | None = Field(
+        default=None,
+        ge=1,
+        description="places at which an encoder of whole scenes (hunet, sr_unet, point_transformer) is read; null: "
+        "2048; encoders that make seeds themselves have no such number",
+    )
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,8 @@ def _build(params: DetectionParams, encoder: Path, sizes: "NDArray[np.float32]",
 
     detector = build_detector(
         params.detector, encoder, params.encoder_args, params.detector_args, object_scale=params.object_scale,
-        mean_sizes=torch.from_numpy(sizes), num_headings=params.num_headings, freeze_encoder=params.freeze_encoder,
+        num_seeds=params.num_seeds, mean_sizes=torch.from_numpy(sizes), num_headings=params.num_headings,
+        freeze_encoder=params.freeze_encoder,
     )  # fmt: skip
     if params.momentum is None:
         return Detection(detector, momentum=None)
@@ -243,6 +250,7 @@ def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *
             "detector": params.detector,
             "detector_args": params.detector_args,
             "object_scale": params.object_scale,
+            "num_seeds": params.num_seeds,
             "num_points": params.sampling.num_points,
             "boxes": "axis-aligned" if params.num_headings == 1 else "oriented",
             "freeze_encoder": params.freeze_encoder,

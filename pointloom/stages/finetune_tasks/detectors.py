@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pointloom.stages.params import EncoderArgs
+from pointloom.stages.scene_training import tuned_scene_encoder
 
 if TYPE_CHECKING:
     import torch
 
     from pointloom.models.seeds import SeedEncoder
-    from pointloom.structures import Detector
+    from pointloom.structures import Detector, SceneEncoder
 
 NUM_TOWERS = 4
 """Encoders of H3DNet, all with the pre-trained weights."""
+
+DETR_TOKENS = 2048
+"""Of 3DETR's encoder; an encoder of whole scenes is read at as many places."""
 
 
 def build_detector(
@@ -22,6 +26,7 @@ def build_detector(
     detector_args: EncoderArgs,
     *,
     object_scale: float | None,
+    num_seeds: int | None,
     mean_sizes: "torch.Tensor",
     num_headings: int,
     freeze_encoder: bool,
@@ -34,9 +39,11 @@ def build_detector(
         encoder_args: Builder arguments of the encoder to change.
         detector_args: Arguments of the detector to change.
         object_scale: Metres that an encoder of objects takes for an object's radius; None for one of scenes.
+        num_seeds: Places at which an encoder of voxels or packed points is read; None for all others.
         mean_sizes: (K, 3) mean lengths of the boxes of every class, metres.
         num_headings: Parts of the circle, 1 for axis-aligned boxes.
-        freeze_encoder: Leave the encoder's weights alone; its batch statistics still drift.
+        freeze_encoder: Leave the encoder's weights alone; batch statistics still drift where the encoder makes seeds
+            itself, those of an encoder that is read at seeds do not.
 
     Raises:
         ParamsError: The parts do not fit, or an argument is unknown.
@@ -44,9 +51,8 @@ def build_detector(
     from pointloom.errors import ParamsError
 
     number = NUM_TOWERS if name == "h3dnet" else 1
-    towers = [tuned_seed_encoder(encoder, encoder_args, object_scale) for _ in range(number)]
-    for tower in towers:
-        tower.requires_grad_(not freeze_encoder)
+    encoders = [tuned_encoder_of_seeds(encoder, encoder_args, object_scale) for _ in range(number)]
+    towers = [_tower(each, num_seeds, frozen=freeze_encoder) for each in encoders]
     _check_attention(name, towers[0])
     try:
         return _build(name, towers, mean_sizes=mean_sizes, num_headings=num_headings, args=detector_args)
@@ -54,18 +60,17 @@ def build_detector(
         raise ParamsError(f"finetune: detector {name!r} cannot be built with {detector_args}: {error}") from error
 
 
-def tuned_seed_encoder(folder: Path, encoder_args: EncoderArgs, object_scale: float | None) -> "SeedEncoder":
+def tuned_encoder_of_seeds(folder: Path, encoder_args: EncoderArgs, object_scale: float | None) -> "SceneEncoder":
     """Load the pre-trained weights, or draw fresh ones from the current seed where the encoder has none.
 
     Raises:
-        ParamsError: The encoder has no seeds that a detector could start from, or ``object_scale`` does not fit it.
+        ParamsError: ``object_scale`` does not fit the encoder.
     """
     from pointloom.errors import ParamsError
-    from pointloom.models import ENCODERS, build_scene_encoder
+    from pointloom.models import ENCODERS
     from pointloom.models.object_seeds import ObjectSeeds
-    from pointloom.models.seeds import SeedEncoder
     from pointloom.stages.finetune_tasks.base import tuned_encoder
-    from pointloom.train.checkpoint import load_scene_encoder_module, read_card
+    from pointloom.train.checkpoint import read_card
 
     card = read_card(folder)
     if (card.builder in ENCODERS) != (object_scale is not None):
@@ -75,16 +80,27 @@ def tuned_seed_encoder(folder: Path, encoder_args: EncoderArgs, object_scale: fl
         )
     if object_scale is not None:
         return ObjectSeeds(tuned_encoder(folder, encoder_args), scale=object_scale)
-    if card.method == "untrained":
-        encoder = build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
-    else:
-        encoder = load_scene_encoder_module(folder, **encoder_args)[0]
+    return tuned_scene_encoder(folder, encoder_args)
+
+
+def _tower(encoder: "SceneEncoder", num_seeds: int | None, *, frozen: bool) -> "SeedEncoder":
+    """Return an encoder that makes seeds itself as it is, any other one read at ``num_seeds`` places.
+
+    Raises:
+        ParamsError: ``num_seeds`` is given for one that makes seeds itself.
+    """
+    from pointloom.errors import ParamsError
+    from pointloom.models.scene_seeds import SceneSeeds
+    from pointloom.models.seeds import SeedEncoder
+
     if not isinstance(encoder, SeedEncoder):
+        return SceneSeeds(encoder, num_seeds=num_seeds or DETR_TOKENS, frozen=frozen)
+    if num_seeds is not None:
         raise ParamsError(
-            f"finetune: detection cannot start from encoder {card.builder!r}; it needs one of the PointNet++ or 3DETR "
-            "family: pointnet2_votenet, pointnet2_tiny, detr, detr_masked"
+            f"finetune: num_seeds is {num_seeds}, but this encoder makes seeds itself; it is for encoders of whole "
+            "scenes (hunet, sr_unet, point_transformer), give null"
         )
-    return encoder
+    return encoder.requires_grad_(not frozen)
 
 
 def _check_attention(name: str, encoder: "SeedEncoder") -> None:
