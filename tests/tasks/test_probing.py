@@ -41,6 +41,12 @@ def test_heads_learn_and_are_deterministic_under_a_seed(head: str) -> None:
     assert (first == split().test_label).mean() > 0.9
 
 
+@pytest.mark.parametrize("epochs", [9, 10, 11])
+def test_heads_are_trained_in_any_number_of_steps(epochs: int) -> None:
+    prediction = trained_head(split(), head="linear", num_classes=4, epochs=epochs, lr=0.1, seed=1)
+    assert (prediction == split().test_label).mean() > 0.5
+
+
 def test_few_shot_counts_only_classes_with_enough_objects() -> None:
     assert few_shot_accuracy(split(), way=4, shot=10, query=6, C=1.0, seed=0) == pytest.approx(100.0, abs=10)
     assert few_shot_accuracy(split(), way=5, shot=10, query=6, C=1.0, seed=0) is None
