@@ -1,10 +1,10 @@
-"""Does `pointloom plan` foresee what the data stages take? Predicted against measured, on generated objects.
+"""Does `pointloom plan` foresee what the stages take? Predicted against measured, on generated objects.
 
-    python -m benchmarks.plan [OUTPUT] [--pipeline multimodal] [--profile smoke] [--sizes 200,1000,5000]
+    python -m benchmarks.plan [OUTPUT] [--pipeline multimodal] [--profile smoke] [--sizes 200,1000,5000] [--steps ...]
 
-The rates come from short runs at two sizes (60 and 240 objects), the measurements from whole runs of the same stages at
-the sizes given. OUTPUT becomes a folder with ``plan.json`` and ``plan.md``. CPU seconds hardly depend on other work on
-the machine, wall time does; so both are shown, with the load average beside them.
+The rates come from short runs at two sizes (60 and 240 objects), the measurements from whole runs of the same steps,
+with all their epochs and seeds, at the sizes given. OUTPUT becomes a folder with ``plan.json`` and ``plan.md``. CPU
+seconds hardly depend on other work on the machine, wall time does: both are shown, with the load average beside them.
 """
 
 import json
@@ -19,26 +19,39 @@ import yaml
 from benchmarks.operators import describe_machine
 from pointloom.calibrate import measure, run_step, shortened
 from pointloom.plan import estimate, step_name, steps
+from pointloom.stages.sections import ENTRY_STAGES
 from pointloom.workspace import PIPELINES, PROFILES, template
 
-DATA_STAGES = ("prepare", "render", "caption", "embed")
+STEPS = (
+    "prepare,render.views,caption.offline,embed.offline,pretrain.mae,align.align,distill.distill,finetune.mae,probe.mae"
+)
 LIMIT = 0.3
 
 
-def rows_of(params: dict[str, Any], sizes: list[int], folder: Path) -> list[dict[str, Any]]:
+def only(params: dict[str, Any], wanted: list[str]) -> dict[str, Any]:
+    """Return the sections of a profile with the wanted entries alone."""
+    entries = {
+        stage: {entry: values for entry, values in params[stage].items() if step_name(stage, entry) in wanted}
+        for stage in ENTRY_STAGES
+    }
+    return params | entries
+
+
+def rows_of(params: dict[str, Any], wanted: list[str], sizes: list[int], folder: Path) -> list[dict[str, Any]]:
     """Measure rates, predict every step at every size, run it, and compare."""
-    rates = measure(params, folder, tell=lambda line: click.echo(line, err=True), stages=DATA_STAGES)
+    stages = {name.partition(".")[0] for name in wanted}
+    rates = measure(params, folder, tell=lambda line: click.echo(line, err=True), stages=stages)
     rows = []
     for size in sizes:
         workspace = folder / f"whole-{size}"
         (workspace / "raw").mkdir(parents=True)
         predicted = {each.name: each for each in estimate(params, rates, objects=size)}
         for stage, entry, values in steps(params):
-            if stage not in DATA_STAGES:
+            if stage not in stages:
                 continue
-            name = step_name(stage, entry)
-            load = os.getloadavg()[0]
-            found = run_step(stage, entry, shortened(stage, values, objects=size), params, workspace)
+            name, load = step_name(stage, entry), os.getloadavg()[0]
+            whole = shortened(stage, values, objects=size) if stage == "prepare" else values
+            found = run_step(stage, entry, whole, params, workspace)
             if isinstance(found, str):
                 raise click.ClickException(f"{name}: {found}")
             plan = predicted[name]
@@ -68,12 +81,14 @@ def as_line(row: dict[str, Any]) -> str:
 @click.option("--pipeline", type=click.Choice(PIPELINES), default="multimodal", show_default=True)
 @click.option("--profile", type=click.Choice(PROFILES), default="smoke", show_default=True)
 @click.option("--sizes", default="200,1000,5000", show_default=True, help="Numbers of objects.")
-def main(output: Path, pipeline: str, profile: str, sizes: str) -> None:
+@click.option("--steps", "names", default=STEPS, show_default=True, help="Each needs what the ones before it make.")
+def main(output: Path, pipeline: str, profile: str, sizes: str, names: str) -> None:
     """Compare, and write the table to OUTPUT."""
     output.mkdir(parents=True, exist_ok=True)
-    params = yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml"))
+    wanted = names.split(",")
+    params = only(yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml")), wanted)
     with tempfile.TemporaryDirectory(prefix="pointloom-plan-") as folder:
-        rows = rows_of(params, [int(size) for size in sizes.split(",")], Path(folder))
+        rows = rows_of(params, wanted, [int(size) for size in sizes.split(",")], Path(folder))
     head = "| step | objects | wall s, measured / predicted | CPU s | MB | load |\n|---|---|---|---|---|---|\n"
     (output / "plan.md").write_text(head + "".join(f"{as_line(row)}\n" for row in rows))
     (output / "plan.json").write_text(json.dumps(describe_machine() | {"rows": rows}, indent=2))

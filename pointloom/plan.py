@@ -1,7 +1,7 @@
 """``pointloom plan``: storage, time and GPU-hours of a run before it is paid for, from measurements on a few objects.
 
-Every stage is a straight line: a start, and so much per unit of work. Units are objects for stages that go through them
-once, and samples (objects times epochs) for stages that train.
+Every stage is a sum: a start, and so much per unit of work. Units are objects for stages that go through them once, and
+samples (objects times epochs) for stages that train; these also look at every object once per training, to test.
 """
 
 import json
@@ -32,6 +32,8 @@ class Rate(BaseModel):
         unit_s: Seconds of wall time per unit.
         start_cpu_s: CPU seconds before the first unit, of all processes.
         unit_cpu_s: CPU seconds per unit.
+        object_s: Of stages that train, seconds per object and training, whatever the number of epochs.
+        object_cpu_s: CPU seconds likewise.
         start_bytes: Size of the output without units.
         unit_bytes: Bytes of the output per unit.
         gpu: Whether it was measured on a GPU.
@@ -43,6 +45,8 @@ class Rate(BaseModel):
     unit_s: float = Field(ge=0)
     start_cpu_s: float = Field(default=0.0, ge=0)
     unit_cpu_s: float = Field(default=0.0, ge=0)
+    object_s: float = Field(default=0.0, ge=0)
+    object_cpu_s: float = Field(default=0.0, ge=0)
     start_bytes: float = Field(default=0.0, ge=0)
     unit_bytes: float = Field(default=0.0, ge=0)
     gpu: bool = False
@@ -122,6 +126,13 @@ def units_of(stage: str, values: Mapping[str, Any], *, objects: int, test_fracti
     return float(objects * seeds)
 
 
+def trainings_of(values: Mapping[str, Any]) -> int:
+    """Return how many models a step trains one after the other; 0 if it trains none."""
+    if "label_epochs" in values:
+        return len(values.get("seeds", [0])) * len(values["label_epochs"])
+    return len(values.get("seeds", [0])) if "epochs" in values else 0
+
+
 def estimate(params: Mapping[str, Any], rates: Rates, *, objects: int) -> list[Estimate]:
     """Estimate all steps.
 
@@ -138,7 +149,9 @@ def estimate(params: Mapping[str, Any], rates: Rates, *, objects: int) -> list[E
             found.append(Estimate(stage, entry, units, None))
             continue
         size = rate.start_bytes + rate.unit_bytes * objects
-        wall, cpu = rate.start_s + rate.unit_s * units, rate.start_cpu_s + rate.unit_cpu_s * units
+        seen = objects * trainings_of(values)
+        wall = rate.start_s + rate.object_s * seen + rate.unit_s * units
+        cpu = rate.start_cpu_s + rate.object_cpu_s * seen + rate.unit_cpu_s * units
         found.append(Estimate(stage, entry, units, wall, cpu, size, rate.gpu))
     return found
 

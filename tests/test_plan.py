@@ -11,7 +11,18 @@ from click.testing import CliRunner
 
 from pointloom.calibrate import fitted, measure, shortened
 from pointloom.errors import ParamsError
-from pointloom.plan import Rate, Rates, as_json, as_table, estimate, read_rates, stage_hours, steps, units_of
+from pointloom.plan import (
+    Rate,
+    Rates,
+    as_json,
+    as_table,
+    estimate,
+    read_rates,
+    stage_hours,
+    steps,
+    trainings_of,
+    units_of,
+)
 from pointloom.plan_command import plan
 from pointloom.stages.sections import check_params
 from pointloom.workspace import template
@@ -82,13 +93,42 @@ def test_what_was_not_measured_is_named_and_not_guessed() -> None:
 
 def test_a_line_goes_through_two_measurements_and_never_falls() -> None:
     def point(units: float, seconds: float) -> dict[str, float]:
-        return {"units": units, "objects": units, "wall_s": seconds, "cpu_s": 2 * seconds, "bytes": 100 + 7 * units}
+        taken = {"wall_s": seconds, "cpu_s": 2 * seconds, "bytes": 100 + 7 * units}
+        return taken | {"units": units, "objects": units, "epochs": 1}
 
-    rate = fitted(point(100, 6.0), point(400, 9.0), gpu=False)
+    rate = fitted([point(100, 6.0), point(200, 9.0), point(400, 9.0)], gpu=False)
     assert (rate.start_s, rate.unit_s, rate.unit_cpu_s) == pytest.approx((5.0, 0.01, 0.02))
     assert (rate.start_bytes, rate.unit_bytes) == pytest.approx((100, 7))
-    noisy = fitted(point(100, 6.0), point(400, 4.0), gpu=True)
+    noisy = fitted([point(100, 6.0), point(400, 4.0)], gpu=True)
     assert (noisy.start_s, noisy.unit_s, noisy.gpu) == pytest.approx((0.0, 0.01, True))
+
+
+@pytest.mark.parametrize(
+    ("values", "trainings"),
+    [({}, 0), ({"seeds": [0, 1]}, 0), ({"epochs": 300}, 1), ({"seeds": [0, 1], "epochs": 9}, 2),
+     ({"seeds": [0, 1, 2], "label_epochs": {1.0: 100, 0.1: 500}}, 6)],
+)  # fmt: skip
+def test_trainings_are_counted(values: dict[str, Any], trainings: int) -> None:
+    assert trainings_of(values) == trainings
+
+
+def test_longer_run_tells_epochs_from_what_is_done_once() -> None:
+    def point(objects: float, epochs: float) -> dict[str, float]:
+        samples = 0.75 * objects * epochs
+        seconds = 5 + 0.02 * objects + 0.004 * samples
+        taken = {"wall_s": seconds, "cpu_s": 2 * seconds, "bytes": 9.0}
+        return taken | {"units": samples, "objects": objects, "epochs": epochs}
+
+    rate = fitted([point(60, 1), point(240, 1), point(240, 4)], gpu=False)
+    assert (rate.start_s, rate.object_s, rate.unit_s) == pytest.approx((5, 0.02, 0.004))
+    assert (rate.start_cpu_s, rate.object_cpu_s, rate.unit_cpu_s) == pytest.approx((10, 0.04, 0.008))
+    given = Rates(rates={"finetune.mae": rate})  # two seeds, all labels and a fifth of them: four trainings
+    (plan,) = [each for each in estimate(SMOKE, given, objects=1000) if each.wall_s is not None]
+    assert plan.wall_s == pytest.approx(5 + 4 * 0.02 * 1000 + 0.004 * 2 * 750 * 1.2)
+    same = {"wall_s": 6.0, "cpu_s": 6.0}
+    noisy = fitted([point(60, 1) | same, point(240, 1) | same, point(240, 4)], gpu=False)
+    assert noisy.start_s + noisy.unit_s * point(240, 1)["units"] == pytest.approx(6.0)
+    assert noisy.object_s == 0
 
 
 @pytest.mark.parametrize("pipeline", ["pretrain", "systems", "multimodal", "scenes"])
@@ -124,6 +164,35 @@ def test_command_prints_a_plan_from_rates_that_were_given(tmp_path: Path) -> Non
     assert "Not in these numbers: caption.blip2 (the file of rates does not have it)" in done.output
 
 
+def test_slow_steps_are_not_measured_at_the_last_size_nor_is_what_needs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, str, int]] = []
+
+    def pretend(stage: str, entry: str, values: dict[str, Any], _: Any, workspace: Path) -> dict[str, float] | str:
+        objects, epochs = int(workspace.name), values.get("epochs", 0)
+        ran.append((stage, entry, objects))
+        if stage == "caption" and objects == 400:
+            return "no views there"
+        seconds = 5 + 0.01 * objects + 0.001 * 0.75 * objects * epochs + (50 if stage == "render" else 0)
+        return {"wall_s": seconds, "cpu_s": 2 * seconds, "bytes": 100.0 * objects}
+
+    monkeypatch.setattr("pointloom.calibrate.run_step", pretend)
+    stages = ("prepare", "render", "caption", "align")
+    found = measure(SMOKE, tmp_path, tell=lambda _: None, stages=stages, sizes=(50, 100, 400))
+    assert [objects for stage, _, objects in ran if stage == "render"] == [50, 100]
+    assert [objects for stage, _, objects in ran if stage == "align"] == [50, 100, 100, 400, 400]
+    assert found.missing == {}
+    rates = {name: (rate.start_s, rate.object_s, rate.unit_s) for name, rate in found.rates.items()}
+    expected = {
+        "prepare": (5, 0, 0.01), "render.views": (55, 0, 0.01), "caption.offline": (5, 0, 0.01),
+        "align.align": (5, 0.01, 0.001),
+    }  # fmt: skip
+    assert set(rates) == set(expected)
+    for name, values in expected.items():
+        assert rates[name] == pytest.approx(values), name
+
+
 @pytest.mark.slow
 def test_real_short_runs_give_rates_for_the_data_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
@@ -132,7 +201,7 @@ def test_real_short_runs_give_rates_for_the_data_stages(tmp_path: Path, monkeypa
     monkeypatch.setenv("POINTLOOM_MODELS", str(tmp_path / "models"))
     params = SMOKE | {"caption": {"offline": blip2}}
     lines: list[str] = []
-    found = measure(params, tmp_path, tell=lines.append, stages=wanted, sizes=(20, 40))
+    found = measure(params, tmp_path, tell=lines.append, stages=wanted, sizes=(20, 40, 60))
     assert set(found.rates) == {"prepare", "render.views"}
     assert set(found.missing) == {"caption.offline", "embed.offline", "align.align"}
     assert "no weights at" in found.missing["caption.offline"]
