@@ -1,4 +1,4 @@
-"""How do time and memory grow with the size of a scene? Point Transformer and its point operations, 25k to 400k points.
+"""How do time and memory grow with the size of a scene? Networks for points and their operations, 25k to 400k points.
 
     python -m benchmarks.scenes [OUTPUT] [--points 25000,100000,400000] [--only NAME]
 
@@ -13,7 +13,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -25,11 +25,14 @@ from benchmarks.scaling import exponent
 from pointloom import ops
 from pointloom.data.scene_transforms import grid_sample, voxel_keys
 from pointloom.models.point_transformer import point_transformer, point_transformer_tiny
+from pointloom.models.stratified_transformer import stratified_transformer
 from pointloom.structures import SceneBatch
 from pointloom.train.allocator import keep_freed_memory
 
 TARGET = 1.15
 WARM_UP = 2_000
+POINTS_AT_4_CM = 100_000
+"""About as many voxels of 4 cm as the room of 6 x 5 x 3 metres has on its surfaces."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,23 @@ def _train(model: torch.nn.Module) -> Callable[[SceneBatch], None]:
     return step
 
 
+def _at_one_density(step: Callable[[SceneBatch], None]) -> Callable[[SceneBatch], None]:
+    """Make the room larger with the number of its points: about one in every 4 cm, whatever their number."""
+
+    def scaled(batch: SceneBatch) -> None:
+        factor = (len(batch.coord) / POINTS_AT_4_CM) ** 0.5
+        step(replace(batch, coord=batch.coord * factor))
+
+    return scaled
+
+
 OPERATIONS: dict[str, Callable[[], Callable[[SceneBatch], None]]] = {
     "voxels of 5 cm": lambda: voxels,
     "16 neighbours": lambda: neighbors,
     "farthest points, a quarter": lambda: farthest,
     "point_transformer, forward + backward": lambda: _train(point_transformer()),
     "point_transformer_tiny, forward + backward": lambda: _train(point_transformer_tiny()),
+    "stratified_transformer, forward + backward": lambda: _at_one_density(_train(stratified_transformer())),
 }
 
 

@@ -12,6 +12,11 @@ from pointloom.models.pointnet import PointNetEncoder, pointnet
 from pointloom.models.pointnet2 import pointnet2_tiny, pointnet2_votenet
 from pointloom.models.sparse_unet import hunet_ablation, hunet_large, hunet_tiny
 from pointloom.models.sr_unet import sr_unet, sr_unet_tiny
+from pointloom.models.stratified_transformer import (
+    stratified_transformer,
+    stratified_transformer_scannet,
+    stratified_transformer_tiny,
+)
 from pointloom.structures import SceneEncoder
 
 MaskedEncoder = PointMAEEncoder | PointM2AEEncoder
@@ -39,6 +44,9 @@ SCENE_ENCODERS: dict[str, Callable[..., SceneEncoder]] = {
     "pointnet2_votenet": pointnet2_votenet,
     "sr_unet": sr_unet,
     "sr_unet_tiny": sr_unet_tiny,
+    "stratified_transformer": stratified_transformer,
+    "stratified_transformer_scannet": stratified_transformer_scannet,
+    "stratified_transformer_tiny": stratified_transformer_tiny,
 }
 
 Built = TypeVar("Built")

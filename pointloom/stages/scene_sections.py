@@ -21,7 +21,7 @@ def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
     """
     prepare = sections.get("prepare") or {}
     source, scenes = prepare.get("source"), prepare.get("scenes") or {}
-    aligned = ALIGNED.get(source, scenes.get("aligned", source == "synthetic_rooms"))
+    aligned = ALIGNED.get(str(source), scenes.get("aligned", source == "synthetic_rooms"))
     for name, entry in (sections.get("finetune") or {}).items():
         if entry.get("task") == "detection" and entry["num_headings"] == 1 and not aligned:
             raise ParamsError(
