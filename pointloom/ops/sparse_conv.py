@@ -5,10 +5,10 @@ spconv's layout (out, kx, ky, kz, in); the result is a cross-correlation, as in 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import accumulate, product
 from typing import Any
 
 import torch
@@ -91,21 +91,24 @@ def neighbor_map(voxels: Voxels, kernel_size: int) -> KernelMap:
     reach = kernel_size // 2
     half = list(product(range(-reach, reach + 1), repeat=3))[: kernel_size**3 // 2]
     spread = {step: _spread_axes(voxels.coord + step) for step in range(-reach, reach + 1)}
-    scene = voxels.scene << CODE_BITS
-    rows = torch.arange(len(scene), device=scene.device)
-    found = []
-    for dx, dy, dz in half:
+    scene, num = voxels.scene << CODE_BITS, len(voxels.key)
+    found = torch.empty((len(half), num), dtype=torch.int64, device=scene.device)
+    for place, (dx, dy, dz) in enumerate(half):
         (x, y, z), (x_fits, y_fits, z_fits) = (
             (spread[dx][0][0], spread[dy][0][1], spread[dz][0][2]),
             (spread[dx][1][0], spread[dy][1][1], spread[dz][1][2]),
         )
-        row = voxels.find_key(scene | (x << 2) | (y << 1) | z, x_fits & y_fits & z_fits)
-        hit = row >= 0
-        found.append((row[hit], rows[hit]))
-    mirrored = [(target, source) for source, target in reversed(found)]
-    empty = [(rows[:0], rows[:0])]
-    places = found + empty + mirrored
-    return _joined(places, num_source=len(rows), num_target=len(rows), center=len(found))
+        found[place] = voxels.find_key(scene | (x << 2) | (y << 1) | z, x_fits & y_fits & z_fits)
+    hit = found >= 0
+    counts = hit.sum(1).tolist()  # the device is waited for here and at the next line, not once per place
+    pair = hit.view(-1).nonzero().squeeze(1)
+    source, target = found.view(-1)[pair], pair % num
+    return _joined(
+        torch.cat([source, *target.split(counts)[::-1]]),
+        torch.cat([target, *source.split(counts)[::-1]]),
+        [*counts, 0, *counts[::-1]],
+        num_source=num, num_target=num, center=len(half),
+    )  # fmt: skip
 
 
 def child_map(voxels: Voxels, parent: Int[Tensor, " v"], num_parents: int) -> KernelMap:
@@ -114,8 +117,9 @@ def child_map(voxels: Voxels, parent: Int[Tensor, " v"], num_parents: int) -> Ke
     Its ``reversed()`` is that of the transposed convolution, which brings features back to exactly these voxels.
     """
     slot = voxels.key & 7  # 4 (x mod 2) + 2 (y mod 2) + (z mod 2)
-    rows = [(slot == s).nonzero().squeeze(1) for s in range(8)]
-    return _joined([(row, parent[row]) for row in rows], num_source=len(slot), num_target=num_parents, center=None)
+    order = slot.argsort(stable=True)
+    counts = torch.bincount(slot, minlength=8).tolist()
+    return _joined(order, parent[order], counts, num_source=len(slot), num_target=num_parents, center=None)
 
 
 def sparse_convolution(
@@ -225,16 +229,8 @@ def _spread_axes(coord: Int[Tensor, "v 3"]) -> tuple[tuple[Tensor, ...], tuple[T
     return spread_bits(coord.clamp(0, LIMIT - 1)).unbind(-1), fits.unbind(-1)
 
 
-def _joined(places: list[tuple[Tensor, Tensor]], *, num_source: int, num_target: int, center: int | None) -> KernelMap:
-    ends, total = [], 0
-    for source, _ in places:
-        total += len(source)
-        ends.append(total)
-    return KernelMap(
-        source=torch.cat([source for source, _ in places]),
-        target=torch.cat([target for _, target in places]),
-        ends=tuple(ends),
-        num_source=num_source,
-        num_target=num_target,
-        center=center,
-    )
+def _joined(
+    source: Tensor, target: Tensor, counts: Sequence[int], *, num_source: int, num_target: int, center: int | None
+) -> KernelMap:
+    """Return a map from input and output rows, place after place, and their number at every place."""
+    return KernelMap(source, target, tuple(accumulate(counts)), num_source, num_target, center)
