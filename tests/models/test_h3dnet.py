@@ -27,7 +27,7 @@ def tiny(*, num_headings: int = 1, num_towers: int = 2) -> H3dNet:
 
 def test_it_has_the_size_that_its_layers_say() -> None:
     """Towers 4 x 641,920, joining 657,664, flags 100,230, votes 4 x 199,171, parts 309,186, boxes 296,966; the paper
-    that compares it (MM-3DScene, table 10) says 4.74M."""
+    that compares it (MM-3DScene, table 10) says 4.74M (docs/methods/detection.md)."""
     model = H3dNet([pointnet2_votenet() for _ in range(4)], mean_sizes=torch.ones(18, 3), num_headings=1)
     assert sum(p.numel() for p in model.parameters()) == 4_728_410
     assert isinstance(model, Detector)
