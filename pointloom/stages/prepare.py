@@ -39,6 +39,21 @@ SCENE_SOURCES = ("synthetic_rooms", "scans", "s3dis", "scannet", "scannet_votene
 """Sources of scenes; everything else is prepared object by object."""
 
 
+class RoomParams(StageParams):
+    """How generated rooms are made; see ``RoomSettings``, whose defaults these are."""
+
+    kinds: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="kinds of rooms that take turns, e.g. office; null: all of them"
+    )
+    num_cameras: int = Field(default=3, ge=1, description="places from which a room is scanned: fewer see less of it")
+    falloff: float = Field(default=1.0, ge=0, le=2, description="how fast points get fewer with the distance, 0: not")
+    noise: float = Field(default=0.002, ge=0, le=0.05, description="deviation along the ray, metres per metre")
+    ceiling: bool = Field(default=False, description="rooms have one; its points have no class")
+    clutter: bool = Field(default=True, description="small things stand on tops and on the floor")
+    sentences_per_object: int = Field(default=3, ge=0, description="sentences that refer to an object, at most")
+    least_points: int = Field(default=10, ge=1, description="objects with fewer points have no label, box or sentence")
+
+
 class ScenePreparation(StageParams):
     """What only scenes have."""
 
@@ -56,6 +71,13 @@ class ScenePreparation(StageParams):
         default=None, description="file of the points of training scenes that keep their labels (LA)"
     )
     sentences: list[str] = Field(default=[], description="ScanRefer's JSON files, for scannet and pointcept")
+    rooms: RoomParams | None = Field(default=None, description="how rooms are made, for synthetic_rooms")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave absent rooms out, so that sections from before there was a choice keep their digest."""
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name != "rooms" or value is not None}
 
 
 class PrepareParams(StageParams):

@@ -88,7 +88,11 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
         check_choices("synthetic_rooms", wanted, "aligned")
         if params.variant is not None:
             raise ParamsError(f"prepare.variant: synthetic_rooms has no variants, got {params.variant!r}; remove it")
-        return _generated(params, turned=choices.aligned is False), None
+        return _generated(params, choices), None
+    if choices.rooms is not None:
+        raise ParamsError(
+            f"prepare.scenes.rooms: only synthetic_rooms makes rooms, source is {params.source}; remove it"
+        )
     if params.unlabelled_synthetic:
         raise ParamsError("prepare.unlabelled_synthetic: must be 0, only synthetic_rooms adds generated rooms")
     data = SCENE_DATASETS[params.source]
@@ -100,13 +104,17 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
     return data.find(source, variant, wanted), variant
 
 
-def _generated(params: PrepareParams, *, turned: bool) -> FoundScenes:
+def _generated(params: PrepareParams, choices: ScenePreparation) -> FoundScenes:
     from pointloom.data.synthetic_rooms import BOX_CLASSES, ROOM_CLASSES, RoomSettings, generate_room
 
     num = params.num_objects + params.unlabelled_synthetic
     if num == 0:
         raise DataError("there is nothing to prepare: num_objects and unlabelled_synthetic are 0")
-    settings = RoomSettings(num_points=params.num_points, turned=turned)
+    given = choices.rooms.model_dump(exclude_none=True) if choices.rooms else {}
+    try:
+        settings = RoomSettings(num_points=params.num_points, turned=choices.aligned is False, **given)
+    except ValueError as error:
+        raise ParamsError(f"prepare.scenes.rooms: {error}") from error
     rooms = []
     for i in range(num):
         name, split = f"room-{params.seed}-{i:06d}", "" if i < params.num_objects else "pretrain"

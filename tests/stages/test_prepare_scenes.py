@@ -43,6 +43,26 @@ def test_generated_rooms_have_splits_labels_boxes_and_sentences(tmp_path: Path) 
     assert not turned.info.aligned
 
 
+def test_rooms_are_made_as_the_parameters_say_and_as_always_where_they_say_nothing(tmp_path: Path) -> None:
+    wanted = {"source": "synthetic_rooms", "num_objects": 3}
+    plain = store(tmp_path / "a", tmp_path, **wanted)
+    assert "rooms" not in plain.info.settings["scenes"]
+    same = store(tmp_path / "b", tmp_path, **wanted, scenes={"rooms": {}})
+    choice = {"kinds": ["bathroom"], "clutter": False, "ceiling": True, "sentences_per_object": 1}
+    other = store(tmp_path / "c", tmp_path, **wanted, scenes={"rooms": choice})
+    for row in range(3):
+        np.testing.assert_array_equal(same.scene(row).coord, plain.scene(row).coord)
+        toilets = [rooms.scene(row).segment == rooms.info.classes.index("toilet") for rooms in (plain, other)]
+        assert [bool(each.any()) for each in toilets] == [False, True]
+        sentences = [sentence.instance for sentence in other.scene(row).sentences]
+        assert len(sentences) == len(set(sentences)) > 0
+        above = [(room.segment[room.coord[:, 2] > 2] == -1).any() for room in (plain.scene(row), other.scene(row))]
+        assert above == [False, True]  # a ceiling, which has no class
+    assert other.info.settings["scenes"]["rooms"]["kinds"] == ["bathroom"]
+    params = PrepareParams.model_validate(BASE | wanted | {"scenes": {"aligned": True}})
+    assert "rooms" not in params.model_dump()["scenes"]
+
+
 def test_rooms_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="num_objects and unlabelled_synthetic are 0"):
         store(tmp_path / "a", tmp_path, source="synthetic_rooms")
@@ -52,6 +72,10 @@ def test_rooms_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, scenes={"unit": "mm"})
     with pytest.raises(ParamsError, match="only synthetic_rooms adds generated rooms"):
         store(tmp_path / "a", tmp_path, source="s3dis", variant="raw", unlabelled_synthetic=1)
+    with pytest.raises(ParamsError, match=r"prepare\.scenes\.rooms: kinds of rooms: got \['attic'\], choose among"):
+        store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, scenes={"rooms": {"kinds": ["attic"]}})
+    with pytest.raises(ParamsError, match="only synthetic_rooms makes rooms, source is s3dis"):
+        store(tmp_path / "a", tmp_path, source="s3dis", variant="raw", scenes={"rooms": {}})
     with pytest.raises(ParamsError, match="train_list and test_list belong together"):
         store(tmp_path / "a", tmp_path, source="synthetic_rooms", num_objects=1, train_list="train.txt")
 
