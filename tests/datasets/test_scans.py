@@ -1,11 +1,13 @@
 """Plain scans: real PLY and PCD files, units, axes, size, and what cannot be used."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pointloom.data.clouds import Cloud, load_cloud
 from pointloom.data.scene_store import SceneStore
 from pointloom.errors import DataError, ParamsError
 from tests.datasets.scannet_tree import write_scan
@@ -84,6 +86,40 @@ def test_what_cannot_be_used_is_left_out(tmp_path: Path, prepared_scenes: Prepar
         "cut.ply": "unreadable",
     }  # fmt: skip
     assert store.info.quarantined == 5
+
+
+def test_memory_follows_the_file_and_not_the_scans_before_it(tmp_path: Path, prepared_scenes: Prepared) -> None:
+    num = 300_000
+    coord = np.random.default_rng(0).random((num, 3), dtype=np.float32) * np.float32([6, 5, 0.01])
+    for folder, names, kept in (("one", "a", 2000), ("many", "abcd", num)):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            np.save(tmp_path / folder / f"{name}.npy", coord[:kept])
+    prepared_scenes("scans", tmp_path / "one")  # what is loaded once does not count
+    tracemalloc.start()
+    store = prepared_scenes("scans", tmp_path / "many", scenes={"max_points": 20_000})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * (12 * num)  # of one file; docs/datasets.md
+    assert (store.num_points <= 20_000).all()
+    assert "4 scenes had more than 20000 points and were thinned on a grid." in store.info.notes
+
+
+def test_scan_that_does_not_fit_into_memory_is_left_out(
+    tmp_path: Path, prepared_scenes: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).random((100, 3)))
+
+    def load(path: Path) -> Cloud:
+        if path.name == "0.npy":
+            raise MemoryError
+        return load_cloud(path)
+
+    monkeypatch.setattr("pointloom.datasets.scans.load_cloud", load)
+    store = prepared_scenes("scans", tmp_path, max_failure_ratio=0.5)
+    assert store.names.tolist() == ["1.npy"]
+    assert [(failure["path"], failure["reason"]) for failure in store.failures()] == [("0.npy", "memory")]
 
 
 def test_a_folder_without_scans_is_explained(tmp_path: Path, prepared_scenes: Prepared) -> None:
