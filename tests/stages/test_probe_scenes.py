@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from pointloom.data.scene_store import write_scenes
 from pointloom.data.scenes import Scene, SceneBoxes, Sentence
 from pointloom.errors import CheckpointError, DataError, ParamsError
+from pointloom.models import build_scene_encoder
 from pointloom.report.scene_tables import PROTOCOLS
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 from pointloom.stages.probe import probe
 from pointloom.stages.probe_grounding import GroundingParams, SentenceReader
 from pointloom.stages.probe_scenes import SceneProbeParams
+from pointloom.structures import as_module
 from pointloom.tasks.scene_probing import (
     LinearProbe,
     NearestProbe,
@@ -26,6 +28,7 @@ from pointloom.tasks.scene_probing import (
     fit_linear_probe,
     gather_superpoints,
 )
+from pointloom.train.checkpoint import save_encoder
 from tests.teachers.tiny import write_clip_folder
 
 CLASSES = ("floor", "red", "blue")
@@ -114,12 +117,29 @@ def test_every_protocol_leaves_a_record_per_seed_and_share_and_a_second_run_the_
     assert run(data, encoder, tmp_path, "again")["runs"] == found["runs"]
 
 
+def test_every_protocol_works_on_features_of_point_transformer_as_mm3dscene_leaves_them(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "mm3dscene"
+    save_encoder(
+        folder, as_module(build_scene_encoder("point_transformer_tiny", voxel_size=0.1)),
+        builder="point_transformer_tiny", builder_args={"voxel_size": 0.1}, method="mm3dscene", labels="none",
+        num_points=512, data_digest=None, params={},
+    )  # fmt: skip
+    found = run(data, folder, tmp_path, fractions=[1.0], seeds=[0, 1], linear=HEADS | {"epochs": 30})
+    kinds = ["linear", "nearest", "instances", "grounding"]
+    assert [(record["protocol"], record["seed"]) for record in found["runs"]] == [(p, s) for s in (0, 1) for p in kinds]
+    scores = {record["protocol"]: record for record in found["runs"]}
+    assert scores["linear"]["oa"] > 80
+    assert all(0 <= scores["instances"][name] <= 100 for name in ("ap", "ap50", "ap25"))
+
+
 def test_superpoints_of_a_scan_may_have_any_numbers_and_a_class_without_points_counts_as_0(
-    encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    encoder: Path, tmp_path: Path
 ) -> None:
     scenes = [scene(i, "train" if i < 2 else "test") for i in range(3)]
     found: list[dict[str, Any]] = []
-    alone: dict[str, Any] = {"linear": None, "instances": None, "fractions": [1.0]}
+    alone: dict[str, Any] = {"linear": None, "instances": None, "grounding": None, "fractions": [1.0]}
     for step in (1, 10**7):  # an array as long as the largest number would not fit into memory
         numbered = [
             replace(each, sentences=(), superpoint=(np.arange(600) // 10 * step).astype(np.int32)) for each in scenes
@@ -128,7 +148,6 @@ def test_superpoints_of_a_scan_may_have_any_numbers_and_a_class_without_points_c
         write_scenes(tmp_path / "data", numbered, **names, source="test", settings={})
         found += run(tmp_path / "data", encoder, tmp_path, **alone)["runs"]
     assert [record["protocol"] for record in found] == ["nearest", "nearest"]
-    assert "no sentences about train scenes, grounding is left out" in caplog.text
     assert found[0] == found[1]
     assert found[0]["miou"] == pytest.approx(0.75 * found[0]["miou_present"])
 
@@ -216,6 +235,14 @@ def test_sentences_are_read_once_and_words_are_padded_and_of_length_1(tmp_path: 
     again = reader.read(["the chair"])
     assert torch.equal(again.sentence[0], first.sentence[1])
     assert again.word.shape == (1, 4, 32)
+
+
+def test_grounding_without_sentences_is_refused_before_anything_is_encoded(encoder: Path, tmp_path: Path) -> None:
+    silent = [replace(scene(i, split), sentences=() if i == 1 else scene(i, split).sentences)
+              for i, split in enumerate(("train", "test"))]  # fmt: skip
+    with pytest.raises(DataError, match=r"no sentences about its test scenes.*set grounding: null"):
+        run(store(tmp_path / "data", silent), encoder, tmp_path)
+    assert not (tmp_path / "random").exists()
 
 
 def test_unknown_class_without_instances_is_refused(data: Path, encoder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Task scene_segmentation of stage finetune on a few small rooms: files, subsets, numbers, clear errors."""
 
+import copy
 import csv
 import json
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pointloom.data.scene_store import SceneStore, write_scenes
 from pointloom.data.scenes import Scene
@@ -67,6 +69,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tiny = build_scene_encoder("point_transformer_tiny")
     save(root / "models" / "scratch", tiny, "point_transformer_tiny", "untrained")
     save(root / "models" / "learned", tiny, "point_transformer_tiny", "mm3dscene")
+    save(root / "models" / "msm", build_scene_encoder("hunet_tiny"), "hunet_tiny", "msm")
     save(root / "models" / "object", build_encoder("point_mae_tiny"), "point_mae_tiny", "mae")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -111,6 +114,30 @@ def test_head_alone_is_trained_on_pretrained_weights(workspace: Path) -> None:
     result = run(workspace, "frozen", **changed)
     assert result["protocol"]["freeze_encoder"] is True
     assert 0 <= result["runs"][0]["miou"] <= 100
+
+
+def test_hunet_is_tuned_from_its_pretrained_weights_with_another_drop_path(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[SceneSegmentation] = []
+
+    class Spied(SceneSegmentation):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            seen.append(copy.deepcopy(self))
+            seen.append(self)
+
+    monkeypatch.setattr("pointloom.tasks.scene_segmentation.SceneSegmentation", Spied)
+    changed = {"encoder": "msm", "encoder_args": {"drop_path": 0.2}, "features": "all", "seeds": [0],
+               "label_epochs": {1.0: 2}, "lovasz_weight": 1.0}  # fmt: skip
+    result = run(workspace, "hunet", **changed)
+    assert result["encoder"]["method"] == "msm"
+    assert np.isfinite(result["runs"][0]["loss"])
+    assert 0 <= result["runs"][0]["miou"] <= 100
+    before, after = (as_module(task.encoder).state_dict() for task in seen[-2:])
+    learned = load_scene_encoder_module(workspace / "models" / "msm")[0]
+    assert all(torch.equal(value, before[key]) for key, value in as_module(learned).state_dict().items())
+    assert not torch.equal(before["stem.0.weight"], after["stem.0.weight"].cpu())
 
 
 def test_few_labelled_points_are_all_that_is_learned_from_and_they_survive_thinning(
