@@ -1,7 +1,6 @@
 """Stage ``probe`` on scenes: how much the frozen features of a scene encoder tell."""
 
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from pointloom.train.checkpoint import EncoderCard
 
     Arrays = dict[str, NDArray[np.generic]]
-
-logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 2
 
@@ -156,7 +153,10 @@ def _check(params: SceneProbeParams, store: "SceneStore") -> None:
         if not len(store.rows(split)):
             raise DataError(f"{store.path}: there is no {split} scene to probe with")
         if params.grounding and not any(store.sentences[row] for row in store.rows(split).tolist()):
-            logger.warning("%s: no sentences about %s scenes, grounding is left out", store.path, split)
+            raise DataError(
+                f"{store.path}: there are no sentences about its {split} scenes; prepare with prepare.scenes.sentences "
+                "(ScanRefer), or set grounding: null"
+            )
     if params.instances and (unknown := set(params.instances.ignored) - set(store.info.classes)):
         raise ParamsError(
             f"probe.instances.ignored: unknown classes {sorted(unknown)}; known: {', '.join(store.info.classes)}"
