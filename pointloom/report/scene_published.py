@@ -5,6 +5,7 @@ from typing import Any
 
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.published import TITLES, Published, find_published
+from pointloom.report.scene_tables import END_TO_END
 
 Row = dict[str, Any]
 
@@ -26,7 +27,7 @@ DETECTED = 18
 
 
 def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
-    """Return our results with all labels on a standard data set, each with the published values.
+    """Return our results with all labels and features on a standard data set, each with the published values.
 
     Args:
         inputs: For the data set's name and the protocols.
@@ -34,9 +35,16 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
     """
     info = inputs.store.info
     variant = str(info.settings.get("variant") or "")
+    if {"labelled_points", "labelled_scenes"} & (info.settings.get("scenes") or {}).keys():
+        return []
     found = []
     for row in rows:
         task, transfer, metrics = PUBLISHED[row["protocol"]]
+        protocol = _protocol(inputs, row)
+        if protocol.get("labelled_points") or protocol.get("levels"):
+            continue
+        if row["protocol"] == "detection" and protocol.get("freeze_encoder"):
+            transfer = "frozen"
         for metric in metrics:
             ours = row["values"].get(metric)
             published = find_published(
@@ -58,13 +66,17 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
     return found
 
 
+def _protocol(inputs: SceneInputs, row: Row) -> Row:
+    results = inputs.finetune if row["protocol"] in END_TO_END else inputs.probe
+    return results[row["name"]].protocol if row["name"] in results else {}
+
+
 def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[str]:
     """Say in words what differs: frozen encoder, evaluation, boxes, number of scenes, runs."""
     info = inputs.store.info
-    result = inputs.finetune.get(row["name"]) if published.transfer == "full" else inputs.probe.get(row["name"])
-    protocol = result.protocol if result else {}
+    protocol = _protocol(inputs, row)
     found = []
-    if protocol.get("freeze_encoder"):
+    if protocol.get("freeze_encoder") and published.transfer == "full":
         found.append("encoder: frozen here, fine-tuned published")
     if protocol.get("protocol") == "in_training":
         found.append("evaluation: one point per voxel here, all points in fragments published")

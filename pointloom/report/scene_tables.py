@@ -92,6 +92,7 @@ def _row(
         "detector": result.protocol.get("detector"),
         "test": result.protocol.get("test"),
         "fraction": fraction,
+        "labelled_points": result.protocol.get("labelled_points"),
         "seeds": len(runs),
         "values": values,
         "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,

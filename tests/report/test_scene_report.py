@@ -184,6 +184,40 @@ def test_ablation_table_joins_the_seeds_of_a_row_and_pairs_them_with_the_full_me
     assert "| 20 % |" in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_few_labelled_points_are_told_and_never_stand_beside_published_values(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    write_scenes(
+        paths["dataset"], [scene("a", "train"), scene("bb", "test")], classes=CLASSES, box_classes=(), source="scannet",
+        settings={"variant": "classes20"},
+    )  # fmt: skip
+    digest = load_scene_inputs(**paths).store.info.digest
+    counts = confusion(np.random.default_rng(0), 9)
+    for name, more in (("all", {}), ("few", {"labelled_points": 20}), ("some", {"levels": [1]})):
+        folder = paths["results"] / "probe" / name
+        write_result(folder, digest, task="scene_probe", method="msm", counts=counts, protocol="linear", fraction=1.0)
+        content = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(content | {"protocol": content["protocol"] | more}))
+    frozen = {"task": "detection", "encoder": {"builder": "hunet_tiny"}, "data": {"digest": digest},
+              "protocol": {"freeze_encoder": True}, "runs": [{"seed": 0, "ap25": 1.0, "ap50": 1.0}]}  # fmt: skip
+    (paths["results"] / "finetune" / "frozen").mkdir()
+    (paths["results"] / "finetune" / "frozen" / "result.json").write_text(json.dumps(frozen))
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(load_scene_inputs(**paths), tmp_path / "report", settings())
+    assert {row["name"]: row["labelled_points"] for row in content["rows"]}["few"] == 20
+    assert "20 points each" in (tmp_path / "report" / "report.html").read_text()
+    assert "100 %, 20 points each |" in (tmp_path / "report" / "report.md").read_text()
+    published = {row["name"]: row for row in content["published"]}
+    assert set(published) == {"all", "frozen"}
+    assert [value["value"] for value in published["frozen"]["published"]] in ([65.6], [40.2])
+    write_scenes(
+        paths["dataset"], [scene("a", "train"), scene("bb", "test")], classes=CLASSES, box_classes=(), source="scannet",
+        settings={"variant": "classes20", "scenes": {"labelled_points": "points20"}},
+    )  # fmt: skip
+    (tmp_path / "other").mkdir()
+    assert build_scene_report(load_scene_inputs(**paths), tmp_path / "other", settings())["published"] == []
+
+
 def test_result_of_other_data_is_a_problem(paths: dict[str, Path], tmp_path: Path) -> None:
     file = paths["results"] / "finetune" / "msm" / "result.json"
     file.write_text(file.read_text().replace('"digest": "', '"digest": "0'))
