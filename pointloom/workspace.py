@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pointloom.errors import BackendError, WorkspaceError
+from pointloom.plain_yaml import without_aliases
 
 MARKER = "workspace.yaml"
 PIPELINES = ("pretrain", "systems", "multimodal", "scenes")
@@ -25,7 +26,7 @@ DVC_CONFIG = """[core]
     type = "hardlink,reflink,symlink,copy"
 """
 IGNORED = (
-    *("/data/", "/models/", "/results/", "/report/", "/reports/", "/search/", "/state/"),
+    *("/data/", "/models/", "/results/", "/report/", "/search/", "/state/"),
     *("/mlflow.db*", "/mlartifacts/"),
 )
 RAW_README = """# Raw shapes
@@ -154,7 +155,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
     files = {
         ".gitignore": "".join(f"{line}\n" for line in IGNORED),
         "dvc.yaml": template("dvc.yaml"),
-        "params.yaml": choices.params or params_text(choices),
+        "params.yaml": without_aliases(choices.params or params_text(choices)),
         "raw/README.md": RAW_README,
         "lists/README.md": LISTS_README,
         **lists,
