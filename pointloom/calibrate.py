@@ -24,7 +24,7 @@ from pointloom.stages.signature import read_signature
 SIZES = (60, 240, 960)
 """Numbers of objects; the last is for steps that are quick, of which smaller ones would show little but the start."""
 
-QUICK_S = 30.0
+QUICK_S = 60.0
 """What a quick step takes at most at the size before the last."""
 
 LONGER = 4
