@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -133,12 +134,15 @@ def ui(workspace: Path, port: int | None) -> None:
 
 @cli.command()
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
-def doctor(workspace: Path) -> None:
-    """Look at this machine: what is installed, usable, missing, and how to get it."""
+@click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file; kubectl is asked for what it names.")
+@click.option("--namespace", help="Where its steps run; default: kubectl's own.")
+def doctor(workspace: Path, cluster: Path | None, namespace: str | None) -> None:
+    """Look at this machine, and a cluster: what is installed, usable, missing, and how to get it."""
+    from pointloom.cluster_file import check_cluster
     from pointloom.doctor import examine
 
     failed = False
-    for check in examine(workspace):
+    for check in chain(examine(workspace), check_cluster(cluster, namespace) if cluster else ()):
         failed |= check.state == "bad"
         click.echo(f"{check.state:>4}  {check.name:<15} {check.text}")
     if failed:
