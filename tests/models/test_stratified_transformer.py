@@ -214,6 +214,24 @@ def test_mm3dscene_trains_it() -> None:
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
+def test_it_learns_which_face_of_a_box_a_point_is_on() -> None:
+    torch.manual_seed(0)
+    task = SceneSegmentation(
+        StratifiedTransformer(**SMALL), num_classes=3, class_weight=None, freeze_encoder=False, features="finest",
+        head="mlp", lovasz_weight=0.0,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(task.parameters(), lr=0.02)
+    batch, losses = box_scenes((60, 50)), []
+    for _ in range(15):
+        optimizer.zero_grad()
+        loss = task(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[0] > 0.8
+    assert losses[-1] < 0.35
+
+
 def test_values_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="one value per level"):
         StratifiedTransformer(**SMALL | {"depths": (1, 1)})
