@@ -1,6 +1,7 @@
 """Stage ``pretrain`` with methods ``msm`` and ``msc`` on a few small rooms."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pointloom.data.scene_store import write_scenes
 from pointloom.data.scenes import Scene
 from pointloom.errors import ParamsError
+from pointloom.methods.msm import MSM
 from pointloom.models.sparse_unet import HUNet
 from pointloom.models.sr_unet import SRUNet
 from pointloom.stages.pretrain import pretrain
@@ -82,6 +84,30 @@ def test_encoder_curve_and_colours_are_written_and_a_second_run_gives_the_same(s
     with np.load(first / "scene_samples.npz", allow_pickle=False) as samples:
         assert samples["pca"].shape == samples["coord"].shape
         assert samples["pca"].dtype == np.uint8
+
+
+def test_interrupted_pretraining_goes_on_bit_by_bit_with_its_teacher_and_schedule(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = msm(batch_size=1)
+    whole = learn(store, tmp_path / "whole", short)
+    follow, steps = MSM.after_step, 0
+
+    def interrupted(method: MSM) -> None:
+        nonlocal steps
+        follow(method)
+        steps += 1
+        if steps == 3:  # in the middle of the second epoch
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(MSM, "after_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learn(store, tmp_path / "resumed", short)
+    assert not (tmp_path / "resumed" / "model").exists()
+    resumed = learn(store, tmp_path / "resumed", short)
+    assert steps == 4
+    for name in ("encoder.safetensors", "scene_samples.npz"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
 
 
 def test_contrast_is_learned_with_the_other_network(store: Path, tmp_path: Path) -> None:
