@@ -39,11 +39,13 @@ class TrackingTarget:
         uri: MLflow tracking URI.
         experiment: Name of the MLflow experiment.
         artifact_root: Folder for artefacts when the store is a local database, None when a server keeps them.
+        experiment_id: Of an experiment that is there, used in place of the name; Kubeflow's MLflow plugin gives it.
     """
 
     uri: str
     experiment: str
     artifact_root: str | None = None
+    experiment_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def tracking_target(workspace: Path) -> TrackingTarget | None:
         os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username or ""))
         os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password))
         uri = without_login(uri, uri)
-    return TrackingTarget(uri=uri, experiment=experiment, artifact_root=artifact_root)
+    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
+    return TrackingTarget(uri=uri, experiment=experiment, artifact_root=artifact_root, experiment_id=experiment_id)
 
 
 def without_login(text: str, uri: str) -> str:

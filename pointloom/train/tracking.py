@@ -218,12 +218,12 @@ class Forwarder:
                 location = root.as_uri()
                 make_database(Path(target["uri"].removeprefix("sqlite:///")))
             client = make_client(target["uri"])
-            experiment = client.get_experiment_by_name(target["experiment"])
-            self.experiment_id = (
-                experiment.experiment_id
-                if experiment
-                else client.create_experiment(target["experiment"], artifact_location=location)
-            )
+            if target.get("experiment_id"):  # events of older versions have none
+                self.experiment_id = target["experiment_id"]
+            elif experiment := client.get_experiment_by_name(target["experiment"]):
+                self.experiment_id = experiment.experiment_id
+            else:
+                self.experiment_id = client.create_experiment(target["experiment"], artifact_location=location)
         self.client = client
 
     def _find_or_create(self, start: dict[str, Any]) -> str:

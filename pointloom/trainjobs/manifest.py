@@ -13,7 +13,10 @@ VERSION = "v1alpha1"
 NODE = "node"
 """Name that Kubeflow's runtimes give to the job of the training machines and to its container."""
 
-PASSED_ON = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "POINTLOOM_PARENT_RUN_ID", "KFP_RUN_ID")
+PASSED_ON = (
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE"),  # of Kubeflow's MLflow plugin
+    *("POINTLOOM_PARENT_RUN_ID", "KFP_RUN_ID"),
+)
 """What only the pod that starts the job knows: variables that lead to the run it is part of."""
 
 WITHOUT_PROXY = {"sidecar.istio.io/inject": "false"}  # a sidecar would keep a finished pod alive

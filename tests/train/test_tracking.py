@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from pointloom.stages.runs import stage_run
 from pointloom.train.spool import RunStart, Tracker, TrackingTarget, new_key, spool_folder, tracking_target
 from pointloom.train.tracking import Spool, close_as_killed, download_model, flatten, make_client, replay_left_behind
 
@@ -22,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "POINTLOOM_PARENT_RUN_ID"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID",
+                 "POINTLOOM_PARENT_RUN_ID"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
 
 
@@ -88,15 +91,30 @@ def test_run_becomes_child_of_the_named_parent(store: TrackingTarget, tmp_path: 
     assert run.data.tags["mlflow.parentRunId"] == parent_id
 
 
-def test_attached_run_is_not_ended_and_keeps_its_params(store: TrackingTarget, tmp_path: Path) -> None:
+class Params(BaseModel):
+    lr: int = 2
+    new: int = 3
+
+
+def test_run_of_kubeflows_plugin_is_not_ended_and_keeps_its_params(
+    store: TrackingTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = make_client(store.uri)
-    owner = Tracker(start(store, params={"lr": 1}), tmp_path).finish("FINISHED")
+    owner = Tracker(start(store, params={"lr": 1}), tmp_path).finish("FINISHED", max_wait_s=90.0)
     assert owner is not None
     client.update_run(owner, status="RUNNING")
-    tracker = Tracker(start(store, run_id=owner, params={"lr": 2, "new": 3}), tmp_path)
-    assert tracker.finish("FINISHED", max_wait_s=90.0) == owner
+    given = {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_RUN_ID": owner, "MLFLOW_EXPERIMENT_NAME": "not wanted"}
+    for name, value in (given | {"MLFLOW_EXPERIMENT_ID": client.get_run(owner).info.experiment_id}).items():
+        monkeypatch.setenv(name, value)
+    with stage_run("align", params=Params(), inputs={}, metrics=tmp_path / "align.json", state=tmp_path) as run:
+        run.summary({"loss": 0.5})
+    deadline = time.monotonic() + 90
+    while list((tmp_path / "tracking").glob("*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert client.get_experiment_by_name("not wanted") is None
     run = client.get_run(owner)
     assert run.info.status == "RUNNING"
+    assert run.data.metrics["loss"] == 0.5
     assert run.data.params["lr"] == "1"
     assert run.data.params["new"] == "3"
     assert run.data.tags["changed.lr"] == "2"

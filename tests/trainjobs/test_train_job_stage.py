@@ -39,6 +39,7 @@ def settings(**changed: Any) -> TrainJobSettings:
 
 def test_manifest_says_everything_that_a_node_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")
     manifest = train_job("pointloom-align-1", settings(), ["align", "--params", "{}"], namespace="team")
     trainer = manifest["spec"]["trainer"]
@@ -47,7 +48,7 @@ def test_manifest_says_everything_that_a_node_needs(monkeypatch: pytest.MonkeyPa
     assert trainer["resourcesPerNode"]["limits"] == {"cpu": "8", "memory": "48Gi", "nvidia.com/gpu": "4"}
     variables = {each["name"]: each for each in trainer["env"]}
     assert variables["POINTLOOM_DEVICE"]["value"] == "cuda"
-    assert variables["MLFLOW_RUN_ID"]["value"] == "abc"
+    assert (variables["MLFLOW_RUN_ID"]["value"], variables["MLFLOW_WORKSPACE"]["value"]) == ("abc", "team")
     assert variables["MLFLOW_TRACKING_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] == "password"
     assert not [name for name in variables if name.startswith("PET_")]  # reserved by Kubeflow Trainer
     assert "hidden" not in json.dumps(manifest)
