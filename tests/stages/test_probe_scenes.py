@@ -205,7 +205,7 @@ def test_grounding_reads_sentences_with_a_clip_model_of_this_machine(
 ) -> None:
     monkeypatch.setenv("POINTLOOM_MODELS", str(tmp_path))
     model = {"weights": "tiny", "architecture": None, "quick_gelu": None}
-    heads = {"epochs": 120, "lr": 0.003, "batch_size": 8, "text": "clip", "dim": None, "clip": model}
+    heads = {"epochs": 60, "lr": 0.005, "batch_size": 8, "text": "clip", "dim": None, "clip": model}
     alone: dict[str, Any] = {"linear": None, "nearest": None, "instances": None, "fractions": [1.0]}
     with pytest.raises(CheckpointError, match=r"no weights at .*tiny"):
         run(data, encoder, tmp_path, grounding=heads, **alone)
