@@ -45,6 +45,7 @@ class Stage:
         self.environment = environment
         self.dataset = folder / "data"
         self.log = ""
+        self._written, self._progress = 0, (0, 0)
 
     def start(
         self, *, processes: int = 1, before: Callable[[], None] | None = None, **environment: str
@@ -91,12 +92,21 @@ class Stage:
             time.sleep(0.01)
         return True
 
-    def interrupt(self, number: int, *, after_s: float, processes: int = 1) -> int:
-        """Start an attempt, send it a signal some time after its first save, and return its exit code."""
+    def progress(self) -> tuple[int, int]:
+        """Return the epoch and the step that the state that was saved last goes on from."""
+        import torch
+
+        path = self.saved()
+        written = path.stat().st_mtime_ns if path else 0
+        if path and written != self._written:
+            found = torch.load(path, weights_only=True, map_location="cpu")["progress"]
+            self._written, self._progress = written, (found["epoch"], found["step"])
+        return self._progress
+
+    def interrupt(self, number: int, *, after: tuple[int, int], processes: int = 1) -> int:
+        """Start an attempt, send it a signal once an epoch and step have been saved, and return its exit code."""
         process = self.start(processes=processes)
-        if self.wait_for(process, self.saved):
-            time.sleep(after_s)
-        if process.poll() is None:
+        if self.wait_for(process, lambda: self.progress() >= after):
             (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
         return self.finish(process)
 

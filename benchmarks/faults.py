@@ -42,6 +42,10 @@ class Reference:
     training_s: float
     rng: random.Random
 
+    def moment(self, first: int, last: int) -> tuple[int, int]:
+        """Return a random step of a random epoch; a moment in seconds would come too late where the load varies."""
+        return self.rng.randint(first, last), self.rng.randint(1, 8)
+
     def last_log(self) -> str:
         """Return the end of what the run that ended last has printed."""
         return Stage.last_log[-2000:]
@@ -61,8 +65,8 @@ def killed(reference: Reference) -> tuple[str, str]:
     """kill -9 of the stage at a random moment, three times, then once more to the end"""
     stage = Stage(reference.folder, "killed")
     codes, half = [], []
-    for _ in range(3):
-        codes.append(stage.interrupt(signal.SIGKILL, after_s=reference.rng.uniform(0, 0.3 * reference.training_s)))
+    for epoch in (0, 2, 4):
+        codes.append(stage.interrupt(signal.SIGKILL, after=reference.moment(epoch, epoch + 1)))
         half += stage.half_written()
     codes.append(stage.run())
     return f"codes -9 -9 -9 0; nothing half-written; {GOOD}", (
@@ -89,7 +93,7 @@ def killed_while_writing(reference: Reference) -> tuple[str, str]:
 def preempted(reference: Reference) -> tuple[str, str]:
     """SIGTERM at a random moment, then again"""
     stage = Stage(reference.folder, "preempted")
-    first = stage.interrupt(signal.SIGTERM, after_s=reference.rng.uniform(0, 0.5 * reference.training_s))
+    first = stage.interrupt(signal.SIGTERM, after=reference.moment(0, 5))
     said = "Asked to end" in stage.log
     code = stage.run()
     return f"code 75 with a message, then 0; {GOOD}", (
@@ -101,8 +105,8 @@ def lost_worker(reference: Reference) -> tuple[str, str]:
     """kill -9 of one of two training processes"""
     stage = Stage(reference.folder, "worker")
     process = stage.start(processes=2)
-    if stage.wait_for(process, stage.saved):
-        time.sleep(reference.rng.uniform(0, 0.3 * reference.training_s))
+    moment = reference.moment(0, 5)
+    stage.wait_for(process, lambda: stage.progress() >= moment)
     workers = [child for child in psutil.Process(process.pid).children(recursive=True) if environment(child) == "1"]
     for worker in workers[:1]:
         worker.kill()
@@ -125,9 +129,9 @@ def other_world_size(reference: Reference) -> tuple[str, str]:
     """SIGTERM to two processes, then one goes on, SIGTERM, then two again"""
     stage = Stage(reference.folder, "world")
     codes = []
-    for processes in (2, 1):
-        after = reference.rng.uniform(0, 0.2 * reference.training_s)
-        codes.append(stage.interrupt(signal.SIGTERM, after_s=after, processes=processes))
+    for processes, epoch in ((2, 0), (1, 3)):
+        after = reference.moment(epoch, epoch + 2)
+        codes.append(stage.interrupt(signal.SIGTERM, after=after, processes=processes))
     codes.append(stage.run(processes=2))
     gap = max(abs(a - b) / b for a, b in zip(stage.losses(), reference.losses, strict=True))
     close = "losses within 1 %" if gap < TOLERANCE else f"losses differ by {gap:.1e}"
