@@ -163,8 +163,8 @@ def load_encoder(
     """Load an encoder of objects or of scenes from a folder or from MLflow.
 
     Args:
-        location: A folder that a ``pretrain`` stage wrote, or an MLflow URI such as ``models:/demo-mae@newest`` or
-            ``runs:/<id>/encoder``.
+        location: A folder that a ``pretrain`` stage wrote, inside a workspace also its name alone, or an MLflow URI
+            such as ``models:/demo-mae@newest`` or ``runs:/<id>/encoder``.
         device: Where to run; None takes the GPU where there is one.
 
     Raises:
@@ -201,7 +201,8 @@ def load_scene_encoder(location: str | Path, *, device: torch.device | str | Non
 
 def _local_folder(location: str | Path) -> Path:
     if not str(location).startswith(("models:/", "runs:/")):
-        return Path(location)
+        folder, named = Path(location), Path("models") / location
+        return named if not folder.exists() and named.is_dir() else folder
     from pointloom.train.spool import tracking_target
     from pointloom.train.tracking import download_model
 

@@ -9,7 +9,7 @@ FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("scan", type=FILE)
-@click.option("--encoder", required=True, help="Folder of an encoder of scenes, or an MLflow URI.")
+@click.option("--encoder", required=True, help="Encoder of scenes: folder, name in this workspace, or MLflow URI.")
 @click.option("--output", type=FILE, help="Folder to write; default: the scan's name with -features.")
 @click.option("--labelled", type=FILE, help="Another scan, whose labels are carried over.")
 @click.option("--labels", type=FILE, help="npy file: an integer per point of the labelled scan, -1 where unknown.")

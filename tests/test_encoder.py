@@ -52,6 +52,19 @@ def test_bad_points_are_refused_with_a_reason(folder: Path, points: np.ndarray, 
         pointloom.load_encoder(folder).encode(points)
 
 
+def test_inside_a_workspace_the_name_of_an_encoder_is_enough(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mae").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    points = np.random.default_rng(0).random((1, 300, 3))
+    found, expected = (pointloom.load_encoder(name).encode(points) for name in ("mae", folder))
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(CheckpointError, match=r"msm.*holds no encoder"):
+        pointloom.load_encoder("msm")
+
+
 def test_missing_folder_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no encoder"):
         pointloom.load_encoder(tmp_path / "nothing")
