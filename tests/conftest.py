@@ -1,6 +1,8 @@
 """Shared fixtures: seeds, one thread, and the folder of reference data that developers have and users do not."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,13 @@ import torch
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outside_of_workspaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stages run in a workspace record in its MLflow; the repository is one, and tests must leave nothing there."""
+    with contextlib.chdir(tmp_path_factory.mktemp("elsewhere")):
+        yield
 
 
 @pytest.fixture(autouse=True)
