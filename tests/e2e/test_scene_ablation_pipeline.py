@@ -15,8 +15,8 @@ ROWS = [f"{kind}_{level}" for level in (1, 2, 3, 4) for kind in ("alone", "witho
 
 def test_every_resolution_is_probed_alone_and_left_out_on_one_encoder(tmp_path: Path) -> None:
     done = pointloom(
-        "ablate", "msm-table11", "--profile", "smoke", "--seeds", "1", "--workspace", str(tmp_path / "ws"), cwd=tmp_path,
-        seconds=1800,
+        "ablate", "msm-table11", "--profile", "smoke", "--seeds", "1", "--workspace", str(tmp_path / "ws"),
+        cwd=tmp_path, seconds=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     probes = [f"probe@{name}" for name in (*(f"{row}_s0" for row in ROWS), "full_s0", "random")]
