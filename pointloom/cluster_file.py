@@ -65,9 +65,13 @@ def _secrets(asked: Sequence[str], cluster: Mapping[str, Any]) -> Iterator[Check
         if not missing:
             yield Check("ok", "secret", f"{secret} has {', '.join(wanted)}")
             continue
-        state = "info" if all(wanted[key] for key in missing) else "bad"
         command = f"kubectl create secret generic {secret} " + " ".join(f"--from-literal={key}=..." for key in wanted)
-        yield Check(state, "secret", f"{secret}: {problem or 'without ' + ', '.join(missing)}; make it: {command}")
+        needed = not all(wanted[key] for key in missing)
+        yield Check(
+            "bad" if needed else "info",
+            "secret",
+            f"{secret}: {problem or 'without ' + ', '.join(missing)}; make it: {command}",
+        )
 
 
 def _gpus(asked: Sequence[str], accelerator: str) -> Check:

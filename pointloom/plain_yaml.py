@@ -13,7 +13,7 @@ def without_aliases(text: str) -> str:
     Args:
         text: YAML whose top level is a block of sections; comments are kept.
     """
-    events = list(yaml.parse(text))
+    events = [event for event in yaml.parse(text) if isinstance(event, yaml.NodeEvent) and event.anchor]
     names = [event.anchor for event in events if isinstance(event, yaml.AliasEvent)]
     if not names:
         return text
@@ -21,13 +21,13 @@ def without_aliases(text: str) -> str:
     remaining = iter(values["values of aliases"])
     parts, place = [], 0
     for event in events:
+        assert event.start_mark is not None
         start = event.start_mark.index
         if isinstance(event, yaml.AliasEvent):
             parts += [text[place:start], _in_one_line(next(remaining))]
-            place = event.end_mark.index
-        elif getattr(event, "anchor", None):
+        else:
             parts.append(text[place:start].rstrip(" "))
-            place = start + len(f"&{event.anchor}")
+        place = start + len(f"&{event.anchor}")
     return "".join([*parts, text[place:]])
 
 
