@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("kfp", reason="kfp lives in .venv-kubeflow: make test-kubeflow")
 
-from pipelines.cluster import read_cluster
+from pipelines.cluster import DEFAULT, read_cluster
 from pipelines.compile import FOLDER, all_packages, check_package, compiled, read_documents
 from pipelines.graph import build_pipeline
 from pipelines.settings import PIPELINES, load_params, profile_file
@@ -89,7 +89,7 @@ def test_rooms_are_prepared_by_one_step() -> None:
 
 
 def test_parts_need_a_volume(tmp_path: Path) -> None:
-    text = Path("pipelines/cluster.yaml").read_text()
+    text = DEFAULT.read_text()
     file = tmp_path / "cluster.yaml"
     file.write_text(re.sub(r"^storage:.*\n(  .*\n)*", "storage: null\n", text, flags=re.MULTILINE))
     with pytest.raises(ParamsError, match="shards: pods that share a stage need storage"):
@@ -223,7 +223,7 @@ def test_secrets_of_this_machine_do_not_enter_packages(monkeypatch: pytest.Monke
     ["MLFLOW_TRACKING_TOKEN: pl4nted", "DATABASE: postgresql://me:pl4nted@host/db", "aws_secret_access_key: pl4nted"],
 )
 def test_secret_written_into_the_cluster_file_is_refused_and_not_repeated(tmp_path: Path, planted: str) -> None:
-    text = Path("pipelines/cluster.yaml").read_text()
+    text = DEFAULT.read_text()
     file = tmp_path / "cluster.yaml"
     file.write_text(re.sub(r"^env:.*$", f"env:\n  {planted}", text, flags=re.MULTILINE))
     with pytest.raises(ParamsError, match="looks like a secret, and env is readable by everyone") as caught:
@@ -232,7 +232,7 @@ def test_secret_written_into_the_cluster_file_is_refused_and_not_repeated(tmp_pa
 
 
 def test_cluster_file_is_checked(tmp_path: Path) -> None:
-    text = Path("pipelines/cluster.yaml").read_text()
+    text = DEFAULT.read_text()
     file = tmp_path / "cluster.yaml"
     file.write_text(text.replace("probe: train", "probe: big").replace("gpus: 1", "gpu: 1"))
     with pytest.raises(ParamsError, match=r"classes\.render\.gpu: Extra inputs are not permitted"):
