@@ -18,8 +18,8 @@ from pointloom.stages.probe_grounding import (
 )
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
 from pointloom.stages.probe_learnable import Learnable, SceneFeatures, learnable
-from pointloom.stages.scene_training import tuned_scene_encoder
-from pointloom.stages.training import encoder_entry, summarise
+from pointloom.stages.scene_training import scene_header, tuned_scene_encoder
+from pointloom.stages.training import summarise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,35 +115,12 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
 
 
 def _header(params: SceneProbeParams, store: "SceneStore", card: "EncoderCard", *, name: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "stage": "probe",
-        "name": name,
-        "task": "scene_probe",
-        "encoder": encoder_entry(card),
-        "data": {
-            "digest": store.info.digest,
-            "num_train": len(store.rows("train")),
-            "num_test": len(store.rows("test")),
-            "classes": list(store.info.classes),
-        },
-        "protocol": params.model_dump(
-            mode="json",
-            include={
-                "linear",
-                "nearest",
-                "instances",
-                "grounding",
-                "points_per_scene",
-                "levels",
-                "labelled_points",
-            },
-        )
-        | {
-            "test": "every point of every test scene",
-            "seed_covers": SceneProbeParams.model_fields["seeds"].description,
-        },
+    chosen = {"linear", "nearest", "instances", "grounding", "points_per_scene", "levels", "labelled_points"}
+    protocol = params.model_dump(mode="json", include=chosen) | {
+        "test": "every point of every test scene",
+        "seed_covers": SceneProbeParams.model_fields["seeds"].description,
     }
+    return scene_header("probe", "scene_probe", name=name, card=card, store=store, protocol=protocol)
 
 
 def _check(params: SceneProbeParams, store: "SceneStore") -> None:

@@ -1,11 +1,12 @@
 """What the stages share where they work on scenes: from validated parameters to the objects of the lower floors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from pointloom.stages.params import EncoderArgs, SceneSamplingParams
+from pointloom.stages.training import encoder_entry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pointloom.data.scene_batches import SceneSampling
     from pointloom.data.scene_store import SceneStore
     from pointloom.structures import SceneEncoder
+    from pointloom.train.checkpoint import EncoderCard
 
 Kind = Literal["objects", "scenes"]
 
@@ -129,3 +131,24 @@ def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncode
     if card.method == "untrained":
         return build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
     return load_scene_encoder_module(folder, **encoder_args)[0]
+
+
+def scene_header(
+    stage: str, task: str, *, name: str, card: "EncoderCard", store: "SceneStore", protocol: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the result of a stage on scenes says about itself, in front of its runs."""
+    classes = store.info.box_classes if task == "detection" else store.info.classes
+    return {
+        "format": 1,
+        "stage": stage,
+        "name": name,
+        "task": task,
+        "encoder": encoder_entry(card),
+        "data": {
+            "digest": store.info.digest,
+            "num_train": len(store.rows("train")),
+            "num_test": len(store.rows("test")),
+            "classes": list(classes),
+        },
+        "protocol": protocol,
+    }

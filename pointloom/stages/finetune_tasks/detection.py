@@ -19,8 +19,8 @@ from pointloom.stages.finetune_tasks.base import (
     write_curves,
 )
 from pointloom.stages.params import EncoderArgs, GrowingParams, StageParams
-from pointloom.stages.scene_training import LabelEpochs, labelled_scenes
-from pointloom.stages.training import as_optimization, encoder_entry, summarise
+from pointloom.stages.scene_training import LabelEpochs, labelled_scenes, scene_header
+from pointloom.stages.training import as_optimization, summarise
 
 if TYPE_CHECKING:
     from pointloom.data.detection_batches import DetectionLoader
@@ -232,33 +232,21 @@ def _build(params: DetectionParams, encoder: Path, sizes: "NDArray[np.float32]",
 
 
 def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *, name: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "stage": "finetune",
-        "name": name,
-        "task": "detection",
-        "encoder": encoder_entry(card),
-        "data": {
-            "digest": store.info.digest,
-            "num_train": len(store.rows("train")),
-            "num_test": len(store.rows("test")),
-            "classes": list(store.info.box_classes),
-        },
-        "protocol": {
-            "selection": params.selection,
-            "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
-            "detector": params.detector,
-            "detector_args": params.detector_args,
-            "object_scale": params.object_scale,
-            "num_seeds": params.num_seeds,
-            "num_points": params.sampling.num_points,
-            "boxes": "axis-aligned" if params.num_headings == 1 else "oriented",
-            "freeze_encoder": params.freeze_encoder,
-            "keep": params.keep.model_dump(),
-            "test": "random points of every scene, one draw; every box kept stands for every class",
-            "seed_covers": "detector, order, points, labelled scenes; all weights where the encoder is untrained",
-        },
+    protocol = {
+        "selection": params.selection,
+        "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
+        "detector": params.detector,
+        "detector_args": params.detector_args,
+        "object_scale": params.object_scale,
+        "num_seeds": params.num_seeds,
+        "num_points": params.sampling.num_points,
+        "boxes": "axis-aligned" if params.num_headings == 1 else "oriented",
+        "freeze_encoder": params.freeze_encoder,
+        "keep": params.keep.model_dump(),
+        "test": "random points of every scene, one draw; every box kept stands for every class",
+        "seed_covers": "detector, order, points, labelled scenes; all weights where the encoder is untrained",
     }
+    return scene_header("finetune", "detection", name=name, card=card, store=store, protocol=protocol)
 
 
 def run_detection_job(job: DetectionJob, advance: "Advance") -> dict[str, Any]:

@@ -24,9 +24,10 @@ from pointloom.stages.scene_training import (
     as_scene_sampling,
     check_lone_scene,
     labelled_scenes,
+    scene_header,
     tuned_scene_encoder,
 )
-from pointloom.stages.training import as_optimization, encoder_entry, summarise
+from pointloom.stages.training import as_optimization, summarise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,38 +173,14 @@ def _build(
 
 
 def _header(params: SceneSegmentationParams, store: "SceneStore", card: "EncoderCard", *, name: str) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "stage": "finetune",
-        "name": name,
-        "task": "scene_segmentation",
-        "encoder": encoder_entry(card),
-        "data": {
-            "digest": store.info.digest,
-            "num_train": len(store.rows("train")),
-            "num_test": len(store.rows("test")),
-            "classes": list(store.info.classes),
-        },
-        "protocol": params.model_dump(
-            mode="json",
-            include={
-                "selection",
-                "freeze_encoder",
-                "features",
-                "head",
-                "protocol",
-                "tta",
-                "repeats",
-                "labelled_points",
-            },
-        )
-        | {
-            "voxel_size": params.sampling.voxel_size,
-            "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
-            "test": "every point of every test scene; classes that do not occur count 0 in miou and macc",
-            "seed_covers": "head, order of data, labelled scenes and points; all weights of an untrained encoder",
-        },
+    chosen = {"selection", "freeze_encoder", "features", "head", "protocol", "tta", "repeats", "labelled_points"}
+    protocol = params.model_dump(mode="json", include=chosen) | {
+        "voxel_size": params.sampling.voxel_size,
+        "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
+        "test": "every point of every test scene; classes that do not occur count 0 in miou and macc",
+        "seed_covers": "head, order of data, labelled scenes and points; all weights of an untrained encoder",
     }
+    return scene_header("finetune", "scene_segmentation", name=name, card=card, store=store, protocol=protocol)
 
 
 def run_scene_job(job: SceneJob, advance: "Advance") -> dict[str, Any]:
