@@ -16,7 +16,7 @@ from pointloom.data.scenes import Scene
 from pointloom.data.shards import ObjectStore
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
-from pointloom.stages.finetune_tasks import ClassificationParams, PartSegmentationParams
+from pointloom.stages.finetune_tasks import ClassificationParams, PartSegmentationParams, SceneSegmentationParams
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import UntrainedParams
@@ -82,13 +82,13 @@ def test_section_without_a_task_is_classification_and_keeps_its_digest() -> None
     assert isinstance(validate(models, PARTS, where="test"), PartSegmentationParams)
 
 
-def test_example_of_the_manual_is_a_valid_section() -> None:
+def test_examples_of_the_manual_are_valid_sections() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "tasks.md").read_text()
-    (block,) = re.findall(r"```\n(finetune:.*?)```", page, re.DOTALL)
-    section = yaml.safe_load(block)["finetune"]["parts"]
-    assert isinstance(
-        validate(read_signature("finetune", finetune).params, section, where="docs"), PartSegmentationParams
-    )
+    models = read_signature("finetune", finetune).params
+    blocks = re.findall(r"```\n(finetune:.*?)```", page, re.DOTALL)
+    sections = {name: each for block in blocks for name, each in yaml.safe_load(block)["finetune"].items()}
+    found = {name: type(validate(models, section, where="docs")) for name, section in sections.items()}
+    assert found == {"parts": PartSegmentationParams, "msm": SceneSegmentationParams}
 
 
 def test_misspelt_task_names_the_tasks() -> None:
