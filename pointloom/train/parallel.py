@@ -68,6 +68,9 @@ def _run_in_processes(
     with _single_threaded_children(), interrupts_deferred():
         pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start, initargs=(counter,))
         pending: dict[Future[Result], Job] = {pool.submit(_run, function, job): job for job in jobs}
+        # A submit lets the pool look whom to watch before it starts its worker: without one more, the death of the
+        # last worker would be noticed only when another job ends.
+        pool.submit(int)
     try:
         while pending:
             finished, _ = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)

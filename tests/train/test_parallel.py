@@ -29,13 +29,14 @@ def fail(job: int, advance: Advance) -> None:
     raise WorkspaceError(f"job {job} cannot be done")
 
 
-def stop(job: int, advance: Advance) -> None:
-    if job == 0:
+def stop(job: Path, advance: Advance) -> None:
+    if job.name == "first":
         raise SystemExit(75)
-    time.sleep(60)
+    time.sleep(30)
+    job.touch()
 
 
-def be_killed(job: int, advance: Advance) -> None:
+def be_killed(job: Path, advance: Advance) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -52,11 +53,15 @@ def test_error_of_a_job_arrives_as_it_was_raised() -> None:
         list(run_jobs(fail, [5, 6], device=CPU, num_workers=2, total_steps=2, label="failing"))
 
 
-@pytest.mark.parametrize("job", [stop, be_killed])
-def test_worker_that_ends_ends_the_others_with_a_clear_error(job: Callable[[int, Advance], None]) -> None:
+@pytest.mark.parametrize("function", [stop, be_killed])
+def test_worker_that_ends_ends_the_others_with_a_clear_error(
+    function: Callable[[Path, Advance], None], tmp_path: Path
+) -> None:
     """A worker that was asked to stop leaves: one that waited for more work has kept its parent from ending."""
+    jobs = [tmp_path / "first", tmp_path / "second"]
     with pytest.raises(PointloomError, match=r"two: a worker process was killed .* continues from there"):
-        list(run_jobs(job, [0, 1], device=CPU, num_workers=2, total_steps=2, label="two"))
+        list(run_jobs(function, jobs, device=CPU, num_workers=2, total_steps=2, label="two"))
+    assert not jobs[1].exists(), "the end was noticed only when the other job had ended"
     deadline = time.monotonic() + 30  # the pool's thread joins them too: one join of ours may come back too early
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
