@@ -61,7 +61,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@df -h . | awk 'NR == 2 { print "Free here: " $$4 }'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[workspace,multimodal,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[workspace,s3,multimodal,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Run the whole chain: on generated shapes, or on DATA=folder; prints where the report is
