@@ -89,7 +89,7 @@ def loss_chart(curves: dict[str, Arrays], *, column: str = "loss", log: bool = F
     figure.update_yaxes(title=column.replace("_", " "), type="log" if log else "linear")
     if log:
         values = np.concatenate([arrays[column] for arrays in curves.values()])
-        ticks = _decade_ticks(values)
+        ticks = log_ticks(values)
         figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return _finish(figure, height=340)
 
@@ -109,7 +109,7 @@ def confusion_chart(counts: list[list[float]], classes: Sequence[str]) -> str:
             zmax=100,
             xgap=0.5,
             ygap=0.5,
-            showscale=False,
+            colorbar={"thickness": 8, "len": 0.5, "ticksuffix": " %", "tickvals": [0, 50, 100], "outlinewidth": 0},
             hovertemplate="true %{y}<br>predicted %{x}<br>%{z:.0f} % (%{customdata:.1f} objects)<extra></extra>",
         )
     )
@@ -144,13 +144,16 @@ def embedding_chart(position: np.ndarray, titles: Sequence[str], hover: Sequence
     return _finish(figure, height=560, legend=len(set(titles)) > 1)
 
 
-def _decade_ticks(values: np.ndarray) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten that the positive values span."""
+def log_ticks(values: np.ndarray) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten; where less than two lie between the values, a few numbers that do."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not len(positive):
         return []
-    powers = range(int(np.floor(np.log10(positive.min()))), int(np.ceil(np.log10(positive.max()))) + 1)
-    return [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    low, high = float(positive.min()), float(positive.max())
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return ticks if len(inside) > 1 else [float(f"{value:.3g}") for value in np.linspace(low, high, 3)]
 
 
 def _mean_curve(arrays: Arrays, column: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,9 @@
 """What a reader must know before quoting a number; written for the data, protocols and tables at hand."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from pointloom.report.sentences import count
 
 Row = dict[str, Any]
 
@@ -13,8 +16,16 @@ SELECTION = {
     "official": "the best epoch on the test set is used, as is the field's habit: these numbers are optimistic",
 }
 VOTED = (
-    "“Accuracy” is the mean over random draws of each test object's points; “voted” averages the predictions of those "
+    "“Accuracy” is the mean over {draws} of each test object; “voted” averages the predictions of those "
     "draws first. Voting costs that many forward passes per object and is never mixed with the single column."
+)
+EPOCHS_OF_SHARES = (
+    "Low-label rows of different shares were trained for different numbers of epochs; compare models at one share, not "
+    "one model along the shares."
+)
+FEWER_SEEDS = (
+    "Rows that have other seeds than their baseline are compared on the seeds that both have, so a difference need not "
+    "be the difference of the two means."
 )
 LABELS = (
     "The tag says which labels the encoder saw before it was fine-tuned or probed: none, captions (which may name the "
@@ -47,14 +58,16 @@ def reading_notes(content: Row) -> list[str]:
         notes.append(
             f"The test set has {content['num_test']} objects: one standard error of an accuracy near "
             f"{content['standard_error_at']:.0f} % is {content['standard_error']:.1f} points. ± is the standard "
-            "deviation over seeds. It is usually smaller, because it does not contain the noise of the test set; the "
-            "intervals do."
+            "deviation over seeds (of few-shot rows over episodes). It is usually smaller, because it does not contain "
+            "the noise of the test set; the intervals do."
         )
     notes.append(_intervals(content["bootstrap"]))
+    if any(len(numbers) > 1 for numbers in _seed_numbers(content)):
+        notes.append(FEWER_SEEDS)
     for rule in sorted({str(row["selection"]) for row in content["finetune"] if row["selection"]}):
         notes.append(f"Selection “{rule}”: {SELECTION.get(rule, 'see the protocols below')}.")
     if any(row["oa_vote"] for row in rows):
-        notes.append(VOTED)
+        notes.append(VOTED.format(draws=_draws(content["protocols"].values())))
     notes.append(LABELS)
     if content["comparisons"]:
         shares = [row["control_compute"] or 0 for row in content["comparisons"] if row["same_architecture"]]
@@ -64,9 +77,42 @@ def reading_notes(content: Row) -> list[str]:
     for table, word in (("finetune", "Fine-tuning"), ("probe", "Probes")):
         for covers in sorted({str(row["seed_covers"]) for row in content[table] if row["seed_covers"]}):
             notes.append(f"{word}: a seed covers {covers}. Each encoder was pre-trained once.")
+    if len({row["epochs"] for row in content["low_label"]}) > 1:
+        notes.append(EPOCHS_OF_SHARES)
+    notes += _svm_notes(content["protocols"].values())
     if any(row["seeds"] == 1 for row in rows):
         notes.append("A row with one seed has no ±; its intervals cover the choice of test objects only.")
     return notes
+
+
+def _seed_numbers(content: Row) -> list[set[int]]:
+    """Return the numbers of seeds in every block of the table of results; few-shot rows count episodes instead."""
+    seeds = [row["seeds"] for row in content["probe"] if row["repeat"] == "seed"]
+    return [{row["seeds"] for row in content["finetune"]}, set(seeds)]
+
+
+def _draws(protocols: Iterable[Row]) -> str:
+    """Return ``5 random draws of 1,024 points``, without numbers where results differ."""
+    found = {(protocol["votes"], protocol.get("num_points")) for protocol in protocols if protocol.get("votes")}
+    if len(found) != 1:
+        return "random draws of the points"
+    votes, points = found.pop()
+    return f"{count(votes, 'random draw')} of {count(points, 'point') if points else 'the points'}"
+
+
+def _svm_notes(protocols: Iterable[Row]) -> list[str]:
+    """Say where the C of linear SVMs comes from."""
+    found = []
+    for svm in (protocol["svm"] for protocol in protocols if protocol.get("svm")):
+        values = ", ".join(f"{value:g}" for value in svm["C"])
+        if svm.get("protocol") == "official":
+            found.append(f"Linear SVM: C is {values}, as in the official code.")
+        else:
+            found.append(
+                f"Linear SVM: C is chosen among {values} by {svm['folds']}-fold cross-validation on training objects; "
+                "the rows name what the seeds chose."
+            )
+    return sorted(set(found))
 
 
 def _intervals(bootstrap: Row) -> str:

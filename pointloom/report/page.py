@@ -40,6 +40,7 @@ def render_html(content: Content, figures: Mapping[str, str], viewer: Sequence[C
     return environment.get_template("report.html.j2").render(
         content=content,
         sections=_sections(content),
+        methods={row["name"]: row["method"] for row in content["encoders"]},
         total_cpu=sum(spent) if spent else None,
         tsne=[name.removeprefix("tsne/") for name in figures if name.startswith("tsne/")],
         figures={name: script_safe(figure) for name, figure in figures.items()},

@@ -32,9 +32,9 @@ TITLES = {
     "top5": "top-5 accuracy",
     "ap25": "AP25",
     "ap50": "AP50",
-    "overall": "right boxes",
-    "unique": "right boxes, unique",
-    "multiple": "right boxes, multiple",
+    "overall": "accuracy of grounding",
+    "unique": "accuracy of grounding, unique",
+    "multiple": "accuracy of grounding, multiple",
 }
 PUBLISHED_SELECTION = "official"
 """All published fine-tuning takes the epoch that is best on the test split."""

@@ -12,6 +12,7 @@ from pointloom.report.build import ReportSettings
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.page import read_resource, script_safe, template_environment
 from pointloom.report.scene_ablation import scene_ablation_content
+from pointloom.report.scene_notes import MEASURES, SCORES_OF_CLASSES, scene_notes
 from pointloom.report.scene_published import scene_published_rows
 from pointloom.report.scene_tables import scene_headline, scene_rows
 from pointloom.report.scenes import scene_blocks, scene_entries
@@ -46,6 +47,8 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         "published": scene_published_rows(inputs, rows),
         "scenes": scene_blocks(inputs, album),
         "bootstrap": asdict(settings.bootstrap),
+        "measures": {row["protocol"]: MEASURES[row["protocol"]] for row in rows},
+        "scores_of_classes": {row["protocol"]: SCORES_OF_CLASSES.get(row["protocol"], "IoU") for row in rows},
         "protocols": lineage.protocols(inputs),
         "stages": lineage.stage_rows(inputs),
         "bottleneck": lineage.bottleneck(lineage.stage_rows(inputs)),
@@ -54,6 +57,12 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         "quarantine": lineage.quarantine_rows(inputs),
         "problems": inputs.problems,
     }
+    content["notes"] = scene_notes(
+        rows,
+        content["protocols"].values(),
+        bootstrap=content["bootstrap"],
+        num_test=content["dataset"]["splits"]["test"],
+    )
     figures = {}
     for name, records in (("pretrain_loss", inputs.encoders), ("finetune_loss", inputs.finetune)):
         curves = {key: record.curves for key, record in records.items() if "loss" in record.curves}
@@ -92,6 +101,7 @@ def _html(content: Content, figures: dict[str, str], viewer: list[Content], albu
     sections = [
         *([("ablation", "Ablation")] if content["ablation"] else []),
         ("results", "Results"),
+        *([("reading", "How to read this")] if content["notes"] else []),
         ("classes", "Per class"),
         *([("published", "Published values")] if content["published"] else []),
         *([("scenes", "Scenes")] if content["scenes"] else []),

@@ -16,21 +16,21 @@ Row = dict[str, Any]
 PROTOCOLS: dict[str, tuple[str, dict[str, str]]] = {
     "scene_segmentation": (
         "Semantic segmentation, trained end to end",
-        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "overall accuracy"},
     ),
     "detection": ("Detection", {"ap25": "AP25", "ap50": "AP50", "ar25": "AR25", "ar50": "AR50"}),
     "linear": (
         "Frozen features, linear layer",
-        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "overall accuracy"},
     ),
     "nearest": (
         "Frozen features, nearest super-point",
-        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "overall accuracy"},
     ),
     "instances": ("Frozen features, instances", {"ap50": "AP50", "ap25": "AP25", "ap": "AP"}),
     "grounding": (
         "Frozen features, grounding",
-        {"overall": "right boxes", "unique": "unique", "multiple": "multiple", "chance": "by chance"},
+        {"overall": "accuracy", "unique": "unique", "multiple": "multiple", "chance": "by chance"},
     ),
 }
 """Task, or protocol of a probe -> its title, and its metrics with their titles, the main one first."""
@@ -39,7 +39,7 @@ END_TO_END = ("scene_segmentation", "detection")
 
 
 def scene_rows(inputs: SceneInputs, *, tuned: Baseline, frozen: Baseline, bootstrap: BootstrapSettings) -> list[Row]:
-    """Return one row per result, protocol and share of the labels, protocols in the order of ``PROTOCOLS``."""
+    """Return a row per result, protocol and share of labels; protocols as in ``PROTOCOLS``, random weights first."""
     rows = []
     for protocol in PROTOCOLS:
         for results, baseline in ((inputs.finetune, tuned), (inputs.probe, frozen)):
@@ -48,7 +48,7 @@ def scene_rows(inputs: SceneInputs, *, tuned: Baseline, frozen: Baseline, bootst
                 for fraction in _fractions(result, protocol):
                     rows.append(_row(result, protocol, fraction, base, bootstrap))
     order = list(PROTOCOLS)
-    return sorted(rows, key=lambda row: (order.index(row["protocol"]), -row["fraction"]))
+    return sorted(rows, key=lambda row: (order.index(row["protocol"]), -row["fraction"], row["trained"]))
 
 
 def _places(result: ResultRecord, protocol: str, fraction: float) -> dict[int, int]:
@@ -92,6 +92,7 @@ def _row(
         "detector": result.protocol.get("detector"),
         "test": result.protocol.get("test"),
         "fraction": fraction,
+        "epochs": runs[0].get("epochs"),
         "labelled_points": result.protocol.get("labelled_points"),
         "seeds": len(runs),
         "values": values,

@@ -12,11 +12,11 @@ TASKS: dict[str, tuple[str, dict[str, str]]] = {
     "few_shot": ("few-shot classification", {"oa": "accuracy", "oa_vote": "accuracy, voted"}),
     "part_segmentation": (
         "part segmentation",
-        {"miou_instance": "instance mIoU", "miou_class": "class mIoU", "oa": "right points"},
+        {"miou_instance": "instance mIoU", "miou_class": "class mIoU", "oa": "overall accuracy"},
     ),
     "semantic_segmentation": (
         "semantic segmentation of rooms",
-        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "right points"},
+        {"miou": "mIoU", "macc": "mean class accuracy", "oa": "overall accuracy"},
     ),
 }
 """Task of a result -> its title, and its metrics with their titles."""

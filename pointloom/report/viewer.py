@@ -24,7 +24,7 @@ def viewer_entries(inputs: ReportInputs, *, count: int, seed: int, detail: list[
     points = min(MAX_POINTS, store.info.num_points)
     entries = []
     for row, coord, color in zip(chosen, store.coords(chosen, points), store.colors(chosen, points), strict=True):
-        title = f"{title_of(store, str(store.uids[row]))} · {store.names[row]}"
+        title = " · ".join(dict.fromkeys([title_of(store, str(store.uids[row])), str(store.names[row])]))
         entries.append(pack_cloud("Inputs", title, coord, color))
     for encoder in inputs.encoders.values():
         samples = encoder.samples

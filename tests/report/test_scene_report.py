@@ -86,7 +86,7 @@ def test_page_holds_tables_with_paired_differences_and_no_links(paths: dict[str,
     folder.mkdir()
     content = build_scene_report(load_scene_inputs(**paths), folder, settings())
     rows = {(row["name"], row["protocol"]): row for row in content["rows"]}
-    assert list(rows) == [("msm", "scene_segmentation"), ("scratch", "scene_segmentation"), ("msm", "linear")]
+    assert list(rows) == [("scratch", "scene_segmentation"), ("msm", "scene_segmentation"), ("msm", "linear")]
     tuned, base = rows["msm", "scene_segmentation"], rows["scratch", "scene_segmentation"]
     gain = tuned["values"]["miou"]["mean"] - base["values"]["miou"]["mean"]
     assert tuned["difference"]["mean"] == pytest.approx(gain)

@@ -40,8 +40,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_rows_hold_mean_and_deviation_of_every_metric(paths: dict[str, Path]) -> None:
     rows = task_rows(load_inputs(**paths))
     assert [(row["name"], row["metric"]) for row in rows] == [
-        ("parts", "instance mIoU"), ("parts", "class mIoU"), ("parts", "right points"),
-        ("rooms", "mIoU"), ("rooms", "mean class accuracy"), ("rooms", "right points"),
+        ("parts", "instance mIoU"), ("parts", "class mIoU"), ("parts", "overall accuracy"),
+        ("rooms", "mIoU"), ("rooms", "mean class accuracy"), ("rooms", "overall accuracy"),
     ]  # fmt: skip
     assert rows[0]["value"]["mean"] == pytest.approx(82.0)
     assert rows[0]["value"]["std"] == pytest.approx(np.std([80, 84], ddof=1))

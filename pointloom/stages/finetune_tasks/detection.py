@@ -243,7 +243,7 @@ def _header(params: DetectionParams, store: "SceneStore", card: "EncoderCard", *
         "boxes": "axis-aligned" if params.num_headings == 1 else "oriented",
         "freeze_encoder": params.freeze_encoder,
         "keep": params.keep.model_dump(),
-        "test": "random points of every scene, one draw; every box kept stands for every class",
+        "test": "random points of every scene, one draw; every kept box counts for every class, with its probability",
         "seed_covers": "detector, order, points, labelled scenes; all weights where the encoder is untrained",
     }
     return scene_header("finetune", "detection", name=name, card=card, store=store, protocol=protocol)

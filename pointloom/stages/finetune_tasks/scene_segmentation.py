@@ -177,7 +177,7 @@ def _header(params: SceneSegmentationParams, store: "SceneStore", card: "Encoder
     protocol = params.model_dump(mode="json", include=chosen) | {
         "voxel_size": params.sampling.voxel_size,
         "label_epochs": {str(fraction): epochs for fraction, epochs in params.label_epochs.items()},
-        "test": "every point of every test scene; classes that do not occur count 0 in miou and macc",
+        "test": "every point of every test scene; classes that do not occur count 0 in mIoU and mean class accuracy",
         "seed_covers": "head, order of data, labelled scenes and points; all weights of an untrained encoder",
     }
     return scene_header("finetune", "scene_segmentation", name=name, card=card, store=store, protocol=protocol)
