@@ -81,4 +81,6 @@ def _testing(protocols: list[Row]) -> list[str]:
         votes = "no test-time augmentation" if tta == "none" else f"test-time augmentation as for {tta}"
         found.append(f"Segmentation was tested by {TESTED[kind]}, voxels of {100 * voxel:g} cm, {votes}.")
     covers = sorted({str(protocol["seed_covers"]) for protocol in protocols if protocol.get("seed_covers")})
-    return found + [f"A seed covers: {text}. Each encoder was pre-trained once." for text in covers]
+    if covers:
+        found.append("What a seed covers: " + ". Or: ".join(covers) + ". Each encoder was pre-trained once.")
+    return found

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from pointloom.stages.align_masked import MaskedFirstParams, MaskedTogetherParams, masked_first, masked_together
 from pointloom.stages.artifacts import DatasetIn, FeaturesIn, MetricsOut, ModelOut, ResultOut, StateDir
+from pointloom.stages.encoder_names import ObjectEncoderName
 from pointloom.stages.params import EncoderArgs, GrowingParams, OptimParams, SamplingParams, StageParams
 from pointloom.stages.training import as_optimization, as_sampling, output_folder, trained, write_curve
 
@@ -44,7 +45,7 @@ class AlignParams(GrowingParams):
     """Contrastive alignment with the cached features of frozen teachers."""
 
     features: str = Field(description="entry of params.yaml:embed to align with")
-    encoder: str = Field(description="builder in ENCODERS")
+    encoder: ObjectEncoderName
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
     text_teacher: str | None = Field(description="text teacher of the features; null where there is only one")
     image_teachers: list[str] | None = Field(description="image teachers of the features; null takes all")

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -122,7 +123,10 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if isinstance(problem["input"], dict):  # a rule about several keys, whose values the message names itself
         return f"{name}: {message}".removeprefix(": ")
-    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = did_you_mean(str(problem["input"]), re.findall("'([^']*)'", problem["ctx"]["expected"]))
+    return f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}{hint}"
 
 
 def _known_names(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -112,8 +112,11 @@ def read_card(folder: Path) -> EncoderCard:
     """
     path = folder / CARD
     if not path.is_file():
+        why = f"{CARD} is missing" if folder.is_dir() else "there is no such folder"
+        beside = ", ".join(sorted(other.parent.name for other in folder.parent.glob(f"*/{CARD}")))
         raise CheckpointError(
-            f"{folder} holds no encoder: {CARD} is missing; give the folder that a `pretrain` stage wrote"
+            f"{folder} holds no encoder: {why}; give a folder of models/ that `pretrain`, `align` or `distill` wrote, "
+            "or `convert`" + (f" (in {folder.parent} there are {beside})" if beside else "")
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -3,11 +3,14 @@
 import itertools
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from pointloom.models import ENCODERS, SCENE_ENCODERS
 from pointloom.stages import STAGES
+from pointloom.stages.encoder_names import ObjectEncoderName, SceneEncoderName
 from pointloom.stages.sections import MULTIMODAL_STAGES, check_params
 from pointloom.workspace import PIPELINES, PROFILES, template
 
@@ -19,6 +22,11 @@ TRAINED = {
     "multimodal": {"mae", "align", "distill"},
     "scenes": {"mm3dscene", "msm"},
 }
+
+
+def test_parameters_know_every_encoder() -> None:
+    assert set(get_args(ObjectEncoderName)) == set(ENCODERS)
+    assert set(get_args(SceneEncoderName)) == set(SCENE_ENCODERS)
 
 
 @pytest.mark.parametrize("profile", EVERY)

@@ -61,6 +61,7 @@ def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
         (lambda p: p.update(pretrian=1), "unknown section 'pretrian'; did you mean 'pretrain'?"),
         (lambda p: p.pop("probe"), "section 'probe' is missing"),
         (lambda p: p.update(finetune=[]), "section 'finetune': expected one entry per finetune"),
+        (lambda p: p["pretrain"]["mae"].update(encoder="point_mea_tiny"), "got.*; did you mean 'point_mae_tiny'"),
         (lambda p: p["finetune"]["mae"].update(encoder="mea"), "'mea' is no entry of 'pretrain'.*did you mean 'mae'"),
         (lambda p: p["probe"]["align"].update(encoder="algin"), "or 'align' or 'distill' .*did you mean 'align'"),
         (lambda p: p["caption"]["offline"].update(views="al"), "section 'caption.offline': views 'al' is no entry of"),

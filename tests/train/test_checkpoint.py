@@ -45,9 +45,13 @@ def test_new_class_token_must_be_asked_for(folder: Path) -> None:
     assert "cls_token" in encoder.state_dict()
 
 
-def test_folder_without_encoder_says_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no encoder"):
-        read_card(tmp_path)
+def test_folder_without_encoder_says_what_to_give(folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(CheckpointError, match=r"holds no encoder: encoder.json is missing; give a folder of models/"):
+        read_card(empty)
+    with pytest.raises(CheckpointError, match=rf"there is no such folder; .*there are {folder.name}\)"):
+        read_card(folder.with_name("mea"))
 
 
 def test_damaged_and_exchanged_files_are_refused(folder: Path) -> None:

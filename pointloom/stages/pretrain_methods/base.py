@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pointloom.stages.encoder_names import ObjectEncoderName
 from pointloom.stages.params import EncoderArgs, GrowingParams, OptimParams, SamplingParams
 
 
@@ -11,7 +12,7 @@ class LearningParams(GrowingParams):
     """Parameters that stage ``pretrain`` itself reads; every method adds its own."""
 
     method: str
-    encoder: str = Field(description="builder in ENCODERS")
+    encoder: ObjectEncoderName
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
     splits: list[Literal["train", "pretrain"]] = Field(
         min_length=1, description="train: the labelled training objects (labels unused); pretrain: unlabelled extras"

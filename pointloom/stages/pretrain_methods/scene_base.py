@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pointloom.stages.encoder_names import SceneEncoderName
 from pointloom.stages.params import EncoderArgs, OptimParams, SceneSamplingParams, StageParams
 
 
@@ -11,7 +12,7 @@ class SceneLearningParams(StageParams):
     """Parameters that stage ``pretrain`` itself reads; every method adds its own."""
 
     method: str
-    encoder: str = Field(description="builder in SCENE_ENCODERS")
+    encoder: SceneEncoderName
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
     splits: list[Literal["train", "pretrain"]] = Field(
         min_length=1, description="train: the labelled training scenes (labels unused); pretrain: unlabelled scans"

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pointloom.stages.encoder_names import EncoderName
 from pointloom.stages.params import EncoderArgs, StageParams
 
 
@@ -12,7 +13,7 @@ class UntrainedParams(StageParams):
     """Write fresh weights: the starting point of rows that are trained from scratch, one draw per seed later on."""
 
     method: Literal["untrained"]
-    encoder: str = Field(description="builder in ENCODERS or SCENE_ENCODERS")
+    encoder: EncoderName
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
     num_points: int = Field(ge=16, description="points per cloud or scene the encoder is meant for")
     seed: int = Field(ge=0)
