@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
 # Make base images for docker/Dockerfile, with the versions that this machine's pip finds (PYTHON=... for another Python).
-#   pointloom-base:test    a small Debian with Python (BASE): the public image or, where no registry answers, debootstrap's
-#   pointloom-build:test   the same and a folder of wheels, fetched by this machine's pip (BUILD_BASE)
+#   docker/base.sh         pointloom-base:test       a small Debian with Python (BASE): the public image or, where no
+#                                                    registry answers, debootstrap's
+#                          pointloom-build:test      the same and a folder of wheels, fetched by this machine's pip (BUILD_BASE)
+#   docker/base.sh gpu     pointloom-base:test, pointloom-build-gpu:test      with torch's CUDA build (several GB)
 # Only wheels go in: pip's configuration, its certificates and passwords stay on this machine. Made again when
 # requirements or constraints change. debootstrap needs Debian and root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+case ${1:-cpu} in
+  cpu) build=pointloom-build:test torch='==' ;;
+  gpu) build=pointloom-build-gpu:test torch='===' ;;  # exactly PyPI's version: no 2.13.0+cpu that pip would prefer
+  *) echo "usage: docker/base.sh [cpu | gpu]"; exit 2 ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -34,15 +41,16 @@ from_debian() {
 docker image inspect pointloom-base:test >/dev/null 2>&1 || from_registry || from_debian
 
 for group in core render torch multimodal; do "$python" docker/requirements.py $group; done >"$work/requirements.txt"
-wanted=$(cat constraints.txt "$work/requirements.txt" | sha256sum | cut -c1-16)
-if [ "$(docker image inspect --format '{{index .Config.Labels "wheels"}}' pointloom-build:test 2>/dev/null)" != "$wanted" ]; then
+sed "s/^torch==/torch$torch/" constraints.txt >"$work/constraints.txt"
+wanted=$(cat "$work/constraints.txt" "$work/requirements.txt" | sha256sum | cut -c1-16)
+if [ "$(docker image inspect --format '{{index .Config.Labels "wheels"}}' "$build" 2>/dev/null)" != "$wanted" ]; then
   inside=$(version docker run --rm pointloom-base:test python3)
   here=$(version "$python")
   [ "$inside" = "$here" ] || { echo "the image has Python $inside, this machine's $python is $here: give PYTHON=..."; exit 1; }
   echo "Build image: wheels of the pinned versions"
-  "$python" -m pip wheel --quiet --no-cache-dir --constraint constraints.txt --wheel-dir "$work/context/wheels" \
+  "$python" -m pip wheel --quiet --no-cache-dir --constraint "$work/constraints.txt" --wheel-dir "$work/context/wheels" \
     --requirement "$work/requirements.txt" 'setuptools>=77'
   printf '%s\n' 'FROM pointloom-base:test' 'COPY wheels /wheels' 'ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels' >"$work/context/Dockerfile"
-  docker build --quiet --label "wheels=$wanted" --tag pointloom-build:test "$work/context" >/dev/null
+  docker build --quiet --label "wheels=$wanted" --tag "$build" "$work/context" >/dev/null
 fi
-docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -E '^pointloom-(base|build):test '
+docker image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep -E "^(pointloom-base:test|$build) "

@@ -1,4 +1,4 @@
-"""GPU kernels of the point operations in Triton, which needs no compiler at install time.
+"""GPU kernels of the point operations in Triton: no compiler at install time, a C compiler when they first run.
 
 One program per cloud (farthest points) or per query (neighbours, balls); results are index by index those of the CPU
 kernels, provided that multiplications and additions are not fused (``enable_fp_fusion=False``).

@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import logging
 import os
+import shutil
 
 import torch
 
@@ -59,13 +60,18 @@ def _check_triton(device: torch.device) -> None:
         raise BackendError(
             f"the triton backend works on CUDA tensors, got {device}; TRITON_INTERPRET=1 lets it run slowly anywhere"
         )
+    if device.type == "cuda" and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        raise BackendError(
+            "Triton compiles its driver when it first runs and finds no C compiler: install gcc and Python's headers "
+            "(Debian: gcc libc6-dev python3-dev), or name a compiler in CC; the torch backend needs none"
+        )
 
 
 def _check_pointnet2(device: torch.device) -> None:
     if importlib.util.find_spec("pointnet2_ops") is None:
         raise BackendError(
             "the pointnet2 backend needs the package pointnet2_ops, which is compiled from source with a CUDA toolkit; "
-            "the triton backend needs no compiler"
+            "the triton backend needs no toolkit"
         )
     if device.type != "cuda":
         raise BackendError(f"the pointnet2 backend works on CUDA tensors, got {device}")

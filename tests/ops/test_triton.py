@@ -66,3 +66,10 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(BackendError, match=r'pip install "pointloom\[gpu\]"'):
         choose_backend(torch.device("cuda"), "triton")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(BackendError, match="finds no C compiler: install gcc and Python's headers"):
+        choose_backend(torch.device("cuda"), "triton")
+    monkeypatch.setenv("CC", "cc")
+    assert choose_backend(torch.device("cuda"), "triton") == "triton"
