@@ -217,8 +217,11 @@ def _plan(layout: str, up: str | None) -> tuple[Layout, str]:
 
 
 def _not_a_checkpoint(path: Path, error: Exception) -> CheckpointError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return CheckpointError(f"{path} is no checkpoint of torch ({first}); expected a file written by torch.save (.pth)")
+    first = (str(error).strip() or "no reason").splitlines()[0]
+    return CheckpointError(
+        f"{path} is no checkpoint of torch: expected a file written by torch.save (.pth); reading it failed with "
+        f"{type(error).__name__}: {first}"
+    )
 
 
 def _state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

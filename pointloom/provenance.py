@@ -169,7 +169,10 @@ def step_runs(folder: Path) -> Iterator[Run]:
     """
     files = sorted(folder.rglob("executor_output.json"))
     if not files:
-        raise WorkspaceError(f"{folder} is no workspace and has no executor_output.json of pipeline steps in it")
+        raise WorkspaceError(
+            f"{folder.resolve()} is no workspace and has no executor_output.json of pipeline steps in it; give one: "
+            "--in FOLDER"
+        )
     for file in files:
         listed = json.loads(file.read_text(encoding="utf-8")).get("artifacts", {})
         artifacts = [each for value in listed.values() for each in value["artifacts"]]

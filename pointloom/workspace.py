@@ -206,6 +206,7 @@ def params_text(choices: WorkspaceChoices) -> str:
         from pointloom.datasets import recognise_scenes
 
         values["source"], values["variant"] = recognise_scenes(choices.data.expanduser().resolve())
+        values["unlabelled_synthetic"] = "0"
         text = _fitted(text, values["source"])
     elif choices.data is not None:
         values["source"] = "folder"

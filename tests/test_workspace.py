@@ -69,6 +69,7 @@ def test_layout_of_scenes_is_recognised(tmp_path: Path, shared: Path) -> None:
         init_workspace(WorkspaceChoices(tmp_path / name, "scenes", "smoke", data=data))
         params = check_params(tmp_path / name)
         assert (params["prepare"]["source"], params["prepare"]["variant"]) == expected
+        assert params["prepare"]["unlabelled_synthetic"] == 0  # only generated rooms have them
         assert {entry["grounding"] for entry in params["probe"].values()} == {None}
         assert params["finetune"]["votenet"]["num_headings"] == (1 if name == "areas" else 12)
         init_workspace(WorkspaceChoices(tmp_path / f"{name}_paper", "scenes", "paper", data=data))

@@ -48,7 +48,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     def read(item: SceneItem) -> Scene:
         return read_scan(item, choices)
 
-    return FoundScenes(items, read, (), (), [])
+    return FoundScenes(items, read, (), (), ["Scans have no classes: everything that needs labels is skipped."])
 
 
 def _is_cloud(path: Path) -> bool:

@@ -102,7 +102,7 @@ def _html(content: Content, figures: dict[str, str], viewer: list[Content], albu
         *([("ablation", "Ablation")] if content["ablation"] else []),
         ("results", "Results"),
         *([("reading", "How to read this")] if content["notes"] else []),
-        ("classes", "Per class"),
+        *([("classes", "Per class")] if content["rows"] else []),
         *([("published", "Published values")] if content["published"] else []),
         *([("scenes", "Scenes")] if content["scenes"] else []),
         ("curves", "Training curves"),

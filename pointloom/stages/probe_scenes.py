@@ -18,7 +18,7 @@ from pointloom.stages.probe_grounding import (
 )
 from pointloom.stages.probe_instances import InstanceParams, find_instances, instance_record
 from pointloom.stages.probe_learnable import Learnable, SceneFeatures, learnable
-from pointloom.stages.scene_training import scene_header, tuned_scene_encoder
+from pointloom.stages.scene_training import scene_header, skipped_without_classes, tuned_scene_encoder
 from pointloom.stages.training import summarise
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
     from pointloom.train.checkpoint import read_card
 
     store, card = SceneStore(dataset), read_card(encoder)
+    header = _header(params, store, card, name=result.name)
+    if skipped_without_classes(store, result, header):
+        return
     _check(params, store)
     reader = SentenceReader(params.grounding) if params.grounding else None
     runs: list[dict[str, Any]] = []
@@ -101,7 +104,7 @@ def run_scene_probe(params: SceneProbeParams, *, dataset: Path, encoder: Path, r
                 confusions += [record.pop("confusion", None) for record in found]
                 runs += [{**record, "seed": trial.seed, "fraction": trial.fraction} for record in found]
                 shown = shown or _join(trial.shown)
-        write_json(folder / "result.json", _header(params, store, card, name=result.name) | {"runs": runs})
+        write_json(folder / "result.json", header | {"runs": runs})
         if shown:
             np.savez_compressed(folder / "scenes.npz", **shown)  # type: ignore[arg-type]
             none = np.zeros_like(next(counts for counts in confusions if counts is not None))

@@ -1,5 +1,6 @@
 """What the stages share where they work on scenes: from validated parameters to the objects of the lower floors."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pointloom.data.scene_store import SceneStore
     from pointloom.structures import SceneEncoder
     from pointloom.train.checkpoint import EncoderCard
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["objects", "scenes"]
 
@@ -131,6 +134,19 @@ def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncode
     if card.method == "untrained":
         return build_scene_encoder(card.builder, **(card.builder_args | encoder_args))
     return load_scene_encoder_module(folder, **encoder_args)[0]
+
+
+def skipped_without_classes(store: "SceneStore", result: Path, header: dict[str, Any]) -> bool:
+    """Write a result without runs where the scenes have no classes at all, as plain scans; tell whether that is so."""
+    if store.info.classes or store.info.box_classes:
+        return False
+    from pointloom.data.replace import replaced_folder
+    from pointloom.stages.runs import write_json
+
+    with replaced_folder(result) as folder:
+        write_json(folder / "result.json", header | {"runs": []})
+    logger.warning("%s has no classes: this stage needs labels and was skipped", store.path)
+    return True
 
 
 def scene_header(

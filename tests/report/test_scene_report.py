@@ -251,3 +251,16 @@ def test_seed_difference_has_students_interval() -> None:
     assert found is not None
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert seed_difference(np.array([1.0]), confidence=0.95) is None
+
+
+def test_scans_without_classes_get_a_report_without_accuracies(tmp_path: Path) -> None:
+    scan = scene("a", "pretrain")
+    scan = replace(scan, segment=np.full_like(scan.segment, -1))
+    write_scenes(tmp_path / "data", [scan], classes=(), box_classes=(), source="scans", settings={})
+    paths = {name: tmp_path / name for name in ("models", "results", "runs")}
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(load_scene_inputs(dataset=tmp_path / "data", **paths), tmp_path / "report", settings())
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert content["rows"] == content["notes"] == []
+    assert "The scenes have no classes: everything that needs labels was skipped." in page
+    assert "Per class" not in page

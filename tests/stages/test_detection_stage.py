@@ -197,3 +197,11 @@ def test_store_without_boxes_is_an_error(workspace: Path, tmp_path: Path) -> Non
     (tmp_path / "models").symlink_to(workspace / "models")
     with pytest.raises(DataError, match="these scenes have no boxes"):
         run(tmp_path, "empty")
+
+
+def test_scans_without_classes_are_skipped(workspace: Path, tmp_path: Path) -> None:
+    scan = boxed_scene(0, num_boxes=0)
+    scan = replace(scan, boxes=None, segment=np.full_like(scan.segment, -1), split="pretrain")
+    write_scenes(tmp_path / "data", [scan], classes=(), box_classes=(), source="scans", settings={})
+    (tmp_path / "models").symlink_to(workspace / "models")
+    assert run(tmp_path, "skipped")["runs"] == []

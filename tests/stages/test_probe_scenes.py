@@ -260,3 +260,11 @@ def test_scenes_without_labels_or_test_split_are_refused(encoder: Path, tmp_path
     alone = store(tmp_path / "alone", [scene(0, "train")])
     with pytest.raises(DataError, match="no test scene"):
         run(alone, encoder, tmp_path)
+
+
+def test_scans_without_classes_are_skipped(encoder: Path, tmp_path: Path) -> None:
+    scan = replace(scene(0, "pretrain", labelled=False), boxes=None, sentences=())
+    write_scenes(tmp_path / "scans", [scan], classes=(), box_classes=(), source="scans", settings={})
+    found = run(tmp_path / "scans", encoder, tmp_path)
+    assert (found["task"], found["runs"], found["data"]["classes"]) == ("scene_probe", [], [])
+    assert not (tmp_path / "random" / "scenes.npz").exists()

@@ -192,3 +192,11 @@ def test_scene_encoders_come_back_from_disk(workspace: Path) -> None:
     assert "load_scene_encoder_module" in (workspace / "models" / "learned" / "README.md").read_text()
     with pytest.raises(CheckpointError, match="an encoder of scenes; this needs one of objects"):
         load_encoder_module(workspace / "models" / "learned")
+
+
+def test_scans_without_classes_are_skipped(workspace: Path) -> None:
+    unknown = np.full(3, -1)
+    coord = np.eye(3, dtype=np.float32)
+    scan = Scene("scan", coord, None, None, unknown.astype(np.int16), unknown.astype(np.int32), split="pretrain")
+    write_scenes(workspace / "scans", [scan], classes=(), box_classes=(), source="scans", settings={})
+    assert run(workspace, "scans", data="scans")["runs"] == []

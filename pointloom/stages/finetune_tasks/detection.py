@@ -19,7 +19,7 @@ from pointloom.stages.finetune_tasks.base import (
     write_curves,
 )
 from pointloom.stages.params import EncoderArgs, GrowingParams, StageParams
-from pointloom.stages.scene_training import LabelEpochs, labelled_scenes, scene_header
+from pointloom.stages.scene_training import LabelEpochs, labelled_scenes, scene_header, skipped_without_classes
 from pointloom.stages.training import as_optimization, summarise
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ def run_detection(params: DetectionParams, places: Places, run: "StageRun") -> N
     from pointloom.train.checkpoint import read_card
 
     store, card = SceneStore(places.dataset), read_card(places.encoder)
+    header = _header(params, store, card, name=places.result.name)
+    if skipped_without_classes(store, places.result, header):
+        return
     _check(params, places, store)
     shaped_by = {"params": params.model_dump(mode="json"), "data": store.info.digest, "encoder": card.weights_sha256}
     with result_folder(places, shaped_by=shaped_by) as (folder, resume):
@@ -153,7 +156,7 @@ def run_detection(params: DetectionParams, places: Places, run: "StageRun") -> N
         steps = [params.label_epochs[job.fraction] * len(_training_data(job, store)) for job in jobs]
         outcomes = run_all(run_detection_job, jobs, steps=steps, label=f"finetune {places.encoder.name}")
         runs = [outcome["run"] for outcome in outcomes]
-        write_json(folder / "result.json", _header(params, store, card, name=places.result.name) | {"runs": runs})
+        write_json(folder / "result.json", header | {"runs": runs})
         np.savez_compressed(folder / "predictions.npz", **_joined(outcomes))  # type: ignore[arg-type]
         _write_scenes(folder / "scenes.npz", params, store, outcomes[0])
         write_curves(folder / "curves.csv", outcomes, keys=("fraction", "seed"), columns=COLUMNS)

@@ -25,6 +25,7 @@ from pointloom.stages.scene_training import (
     check_lone_scene,
     labelled_scenes,
     scene_header,
+    skipped_without_classes,
     tuned_scene_encoder,
 )
 from pointloom.stages.training import as_optimization, summarise
@@ -104,6 +105,9 @@ def run_scene_segmentation(params: SceneSegmentationParams, places: Places, run:
     from pointloom.train.checkpoint import read_card
 
     store, card = SceneStore(places.dataset), read_card(places.encoder)
+    header = _header(params, store, card, name=places.result.name)
+    if skipped_without_classes(store, places.result, header):
+        return
     _check(params, places, store)
     shaped_by = {"params": params.model_dump(mode="json"), "data": store.info.digest, "encoder": card.weights_sha256}
     with result_folder(places, shaped_by=shaped_by) as (folder, resume):
@@ -115,7 +119,7 @@ def run_scene_segmentation(params: SceneSegmentationParams, places: Places, run:
         steps = [_num_steps(job, store) for job in jobs]
         outcomes = run_all(run_scene_job, jobs, steps=steps, label=f"finetune {places.encoder.name}")
         runs = [outcome["run"] for outcome in outcomes]
-        write_json(folder / "result.json", _header(params, store, card, name=places.result.name) | {"runs": runs})
+        write_json(folder / "result.json", header | {"runs": runs})
         _write_predictions(folder / "predictions.npz", store, outcomes)
         _write_shown(folder / "scenes.npz", store, outcomes[0])
         write_curves(folder / "curves.csv", outcomes, keys=("fraction", "seed"))
