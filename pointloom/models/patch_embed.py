@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.ops import linear_max, norm_linear_max, norm_relu
+from pointloom.ops import linear_max, linear_norm_relu, norm_linear_max
 
 
 class PatchEmbed(nn.Module):
@@ -20,9 +20,10 @@ class PatchEmbed(nn.Module):
         Exact rewritings save most of the work; the state dict keeps the weights of the paper. The third
         layer acts on [pooled, point], so its pooled half is applied once per patch instead of once per point. Its
         point half and the second layer follow each other without a non-linearity and become one matrix. Biases in
-        front of a maximum or of the concatenation are added once per patch. Layers in front of a maximum get gradients
-        only from the points that won (``linear_max``). Patches whose token nobody wants are left out behind the second
-        batch norm, which sees them as in the official code.
+        front of a maximum or of the concatenation are added once per patch. The first layer and its batch norm become
+        one layer (``linear_norm_relu``). Layers in front of a maximum get gradients only from the points that won
+        (``linear_max``). Patches whose token nobody wants are left out behind the second batch norm, which sees them
+        as in the official code.
     """
 
     def __init__(self, dim: int, *, hidden: tuple[int, int] = (128, 256), channels: int = 3) -> None:
@@ -45,8 +46,7 @@ class PatchEmbed(nn.Module):
             kept: Numbers of the patches of each cloud whose tokens are wanted, each once; None for all.
         """
         B, G, K, D = neighborhood.shape
-        points = F.linear(neighborhood.reshape(B * G, K, D), self.first.weight)
-        points = norm_relu(points, self.first.bias.expand(B * G, -1), self.norm1)
+        points = linear_norm_relu(neighborhood.reshape(B * G, K, D), self.first, self.norm1)
         pooled = linear_max(points, self.second.weight) + self.second.bias
         width = pooled.shape[-1]
         weight_pooled, weight_point = self.third.weight[:, :width], self.third.weight[:, width:]

@@ -18,6 +18,7 @@ from pointloom.ops.gather import gather_rows, gather_values, own_rows, share_of_
 from pointloom.ops.grouping import gather_points, group_points
 from pointloom.ops.interpolation import interpolate_features, nearest_weights, weighted_rows
 from pointloom.ops.linear_max import linear_max
+from pointloom.ops.linear_norm_relu import linear_norm_relu
 from pointloom.ops.neighbor_sums import neighbor_rows, neighbor_sums
 from pointloom.ops.neighbors import ball_query, ball_query_ragged, knn, knn_ragged
 from pointloom.ops.norm_linear_max import norm_linear_max
@@ -51,6 +52,7 @@ __all__ = [
     "knn",
     "knn_ragged",
     "linear_max",
+    "linear_norm_relu",
     "max_over_points",
     "nearest_weights",
     "neighbor_rows",
