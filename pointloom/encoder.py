@@ -52,7 +52,7 @@ class PretrainedEncoder:
             (batch, d) features; (1, d) for a single cloud.
 
         Raises:
-            DataError: Another shape, too few points, or values that are not finite.
+            DataError: Another shape, too few points, points at one place, or values that are not finite.
         """
         coord = self._prepare(points)
         chunks = [coord[i : i + BATCH].to(self.device) for i in range(0, len(coord), BATCH)]
@@ -87,6 +87,8 @@ class PretrainedEncoder:
             )
         if not bool(torch.isfinite(coord).all()):
             raise DataError("points must be finite, got NaN or infinity")
+        if bool((coord == coord[:, :1]).all(dim=(1, 2)).any()):
+            raise DataError("a cloud must have an extent, got one whose points all lie at the same place")
         if coord.shape[1] > num:
             coord = gather_points(coord, farthest_point_sampling(coord, num))
         return unit_sphere(coord)
@@ -216,4 +218,7 @@ def _local_folder(location: str | Path) -> Path:
     except BackendError:
         raise
     except Exception as error:
-        raise BackendError(f"{location}: MLflow at {target.uri} did not deliver it ({error})") from error
+        raise BackendError(
+            f"{location}: MLflow at {target.uri} did not deliver it ({error}); registered encoders are "
+            "models:/NAME@newest or models:/NAME/VERSION, those of a run runs:/ID/PATH"
+        ) from error

@@ -45,6 +45,7 @@ def test_every_point_gets_a_feature(folder: Path) -> None:
         (np.zeros((64, 2)), "shape"),
         (np.zeros((10, 3)), "at least 64 points"),
         (np.full((64, 3), np.nan), "finite"),
+        (np.ones((2, 64, 3)), "same place"),
     ],
 )
 def test_bad_points_are_refused_with_a_reason(folder: Path, points: np.ndarray, message: str) -> None:
