@@ -306,7 +306,10 @@ def _read_info(path: Path) -> StoreInfo:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         version = content.pop("format")
-        content.pop("kind")
+        if (kind := content.pop("kind")) != "objects":
+            raise DataError(
+                f"{file}: kind {kind!r}, expected 'objects'; prepare with a source of objects, such as folder"
+            )
         if version != FORMAT:
             raise DataError(f"{file}: format {version}, expected {FORMAT}; run `pointloom prepare` again")
         return StoreInfo(**(content | {"classes": tuple(content["classes"])}))

@@ -1,16 +1,18 @@
 """What the sections of ``params.yaml`` ask of scenes, and whether the source of ``prepare`` has it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pointloom.errors import ParamsError
+from pointloom.stages.encoder_names import SceneEncoderName
+from pointloom.stages.prepare import SCENE_SOURCES
 
 ALIGNED = {"s3dis": True, "scannet_votenet": True, "sunrgbd": False}
 """Sources whose axes are along the walls or not, whatever ``prepare.scenes.aligned`` says."""
 
 
 def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
-    """Refuse tasks that the prepared scenes cannot have: axis-aligned boxes in turned rooms, sentences of nowhere.
+    """Refuse what the data cannot serve: methods of the other kind, axis-aligned boxes in turned rooms, sentences.
 
     Args:
         file: ``params.yaml``, for messages.
@@ -21,6 +23,14 @@ def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
     """
     prepare = sections.get("prepare") or {}
     source, scenes = prepare.get("source"), prepare.get("scenes") or {}
+    for name, entry in (sections.get("pretrain") or {}).items():
+        wanted = "scenes" if entry["encoder"] in get_args(SceneEncoderName) else "objects"
+        given = "scenes" if source in SCENE_SOURCES else "objects"
+        if entry["method"] != "untrained" and wanted != given:
+            raise ParamsError(
+                f"{file}, section 'pretrain.{name}': method {entry['method']!r} learns from {wanted}, but prepare.source "
+                f"{source!r} has {given}; choose a source of {wanted}, or another pipeline (pointloom init --help)"
+            )
     aligned = ALIGNED.get(str(source), scenes.get("aligned", source == "synthetic_rooms"))
     for name, entry in (sections.get("finetune") or {}).items():
         if entry.get("task") == "detection" and entry["num_headings"] == 1 and not aligned:

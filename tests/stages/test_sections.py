@@ -42,6 +42,19 @@ def test_tasks_that_the_prepared_scenes_cannot_have_are_refused(
         check_params(written(tmp_path, params))
 
 
+def test_methods_of_the_other_kind_of_data_are_refused(tmp_path: Path) -> None:
+    params = copy.deepcopy(SCENES)
+    params["prepare"]["source"] = "synthetic"
+    with pytest.raises(
+        ParamsError, match=r"pretrain.mm3dscene': method 'mm3dscene' learns from scenes, but prepare.so"
+    ):
+        check_params(written(tmp_path, params))
+    params = copy.deepcopy(SMOKE)
+    params["prepare"]["source"] = "s3dis"
+    with pytest.raises(ParamsError, match=r"pretrain.mae': method 'mae' learns from objects, .* 's3dis' has scenes"):
+        check_params(written(tmp_path, params))
+
+
 def test_unknown_key_names_the_likely_one(tmp_path: Path) -> None:
     params = copy.deepcopy(SMOKE)
     params["pretrain"]["mae"]["optim"]["learning_rate"] = params["pretrain"]["mae"]["optim"].pop("lr")
