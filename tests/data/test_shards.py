@@ -171,6 +171,9 @@ def test_errors_name_the_place_and_the_next_step(tmp_path: Path) -> None:
     description.write_text(json.dumps(content | {"format": 99}))
     with pytest.raises(DataError, match="format 99, expected 1"):
         ObjectStore(tmp_path / "objects")
+    description.write_text(json.dumps(content | {"kind": "scenes", "box_classes": []}))
+    with pytest.raises(DataError, match="kind 'scenes', expected 'objects'; prepare with a source of objects"):
+        ObjectStore(tmp_path / "objects")
     description.write_text("{")
     with pytest.raises(DataError, match="damaged"):
         ObjectStore(tmp_path / "objects")
