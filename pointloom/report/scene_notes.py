@@ -76,7 +76,7 @@ def _testing(protocols: list[Row]) -> list[str]:
         for rule in sorted({str(protocol["selection"]) for protocol in protocols if protocol.get("selection")})
     ]
     for kind, tta, voxel in sorted(
-        {(p["protocol"], p.get("tta", "none"), p.get("voxel_size")) for p in protocols if p.get("protocol") in TESTED}
+        {(p["protocol"], p.get("tta", "none"), p["voxel_size"]) for p in protocols if p.get("protocol") in TESTED}
     ):
         votes = "no test-time augmentation" if tta == "none" else f"test-time augmentation as for {tta}"
         found.append(f"Segmentation was tested by {TESTED[kind]}, voxels of {100 * voxel:g} cm, {votes}.")

@@ -29,7 +29,8 @@ def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
         if entry["method"] != "untrained" and wanted != given:
             raise ParamsError(
                 f"{file}, section 'pretrain.{name}': method {entry['method']!r} learns from {wanted}, but "
-                f"prepare.source {source!r} has {given}; choose a source of {wanted}, or another pipeline (pointloom init --help)"
+                f"prepare.source {source!r} has {given}; choose a source of {wanted}, or another pipeline "
+                "(pointloom init --help)"
             )
     aligned = ALIGNED.get(str(source), scenes.get("aligned", source == "synthetic_rooms"))
     for name, entry in (sections.get("finetune") or {}).items():
