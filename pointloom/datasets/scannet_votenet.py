@@ -143,8 +143,13 @@ def write_scans(
     data, lists = folder / "scannet_train_detection_data", folder / "meta_data"
     names: dict[str, list[str]] = {split: [] for split in SPLIT_FILES}
     for number, scene in enumerate(scenes):
-        if not scene.aligned or (scene.boxes is not None and scene.boxes.heading.any()):
-            raise DataError(f"{scene.name}: VoteNet's export needs scenes and boxes along the axes, this one is not")
+        if not scene.aligned:
+            raise DataError(f"{scene.name}: VoteNet's export needs scenes along the axes; prepare.scenes.aligned: true")
+        if scene.boxes is not None and (turned := np.count_nonzero(scene.boxes.heading)):
+            raise DataError(
+                f"{scene.name}: VoteNet's export has boxes along the axes alone, {turned} of this scene's "
+                f"{len(scene.boxes.heading)} are turned (as those of synthetic_rooms)"
+            )
         for path in (data, lists):
             path.mkdir(parents=True, exist_ok=True)
         kept = np.arange(len(scene.coord))

@@ -193,5 +193,5 @@ def test_sentences_are_unique_by_what_their_file_describes(
 
 def test_unaligned_scans_have_no_votenet_export(tree: Path, tmp_path: Path, prepared_scenes: Prepared) -> None:
     store = prepared_scenes("scannet", tree, variant="classes20", scenes={"aligned": False})
-    with pytest.raises(DataError, match="needs scenes and boxes along the axes"):
+    with pytest.raises(DataError, match=r"needs scenes along the axes; prepare\.scenes\.aligned: true"):
         write_scans(tmp_path / "out", [store.scene(0)], classes=store.info.classes, box_classes=store.info.box_classes)
