@@ -149,7 +149,7 @@ def _files(choices: WorkspaceChoices, folder: Path) -> dict[str, str]:
         "pipeline": choices.pipeline,
         "profile": choices.profile,
         "source": str(data) if data else "raw",
-        "tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
+        "tracking_uri": "sqlite:///mlflow.db",  # in the workspace, wherever it is moved or copied to
         "experiment": folder.name,
     }
     files = {

@@ -11,6 +11,7 @@ import yaml
 
 from pointloom.errors import WorkspaceError
 from pointloom.stages.sections import check_params
+from pointloom.train.spool import tracking_target
 from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace, open_workspace
 
 
@@ -28,11 +29,19 @@ def test_new_workspace_is_complete_and_valid(tmp_path: Path) -> None:
     check_params(folder)
     workspace = open_workspace(folder)
     assert workspace.source == folder / "raw"
-    assert workspace.settings["tracking_uri"] == f"sqlite:///{folder}/mlflow.db"
     log = subprocess.run(["git", "log", "--oneline"], cwd=folder, capture_output=True, text=True, check=True)
     assert len(log.stdout.splitlines()) == 1
     status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     assert status.stdout == ""
+
+
+def test_moved_workspace_records_in_its_new_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    init_workspace(WorkspaceChoices(tmp_path / "ws", profile="smoke"))
+    for name in ("ws", "moved"):
+        target = tracking_target((tmp_path / "ws").rename(tmp_path / name))
+        assert target is not None
+        assert (target.uri, target.experiment) == (f"sqlite:///{tmp_path.resolve() / name / 'mlflow.db'}", "ws")
 
 
 def test_second_time_changes_nothing(tmp_path: Path) -> None:
