@@ -16,7 +16,7 @@ MEASURES = {
     "linear": "A linear layer on frozen features; mIoU: intersection over union, mean over classes.",
     "nearest": "The class of the most alike super-point of the training scenes; nothing is trained.",
     "instances": "Heads on frozen features, points grouped; AP50 and AP25: average precision of masks at an IoU of 0.5 "
-    "and 0.25; AP: mean from 0.5 to 0.95. Mean over the classes that occur.",
+    "and 0.25; AP: mean over 0.5, 0.55 to 0.9. Mean over the classes that occur.",
     "grounding": "The share of sentences for which the right one of the scene's true boxes is chosen. Unique: no other "
     "box there has its class; multiple: some have; by chance: a box is drawn.",
 }
