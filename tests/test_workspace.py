@@ -44,6 +44,18 @@ def test_moved_workspace_records_in_its_new_place(tmp_path: Path, monkeypatch: p
         assert (target.uri, target.experiment) == (f"sqlite:///{tmp_path.resolve() / name / 'mlflow.db'}", "ws")
 
 
+def test_queued_experiment_records_in_the_workspace_it_was_queued_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC runs it in a copy below .dvc/tmp/exps, and deletes the copy."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    init_workspace(WorkspaceChoices(tmp_path / "ws", profile="smoke"))
+    copy = tmp_path / "ws" / ".dvc" / "tmp" / "exps" / "tmp1a2b"
+    copy.mkdir(parents=True)
+    (copy / "workspace.yaml").write_text((tmp_path / "ws" / "workspace.yaml").read_text())
+    assert tracking_target(copy) == tracking_target(tmp_path / "ws")
+
+
 def test_second_time_changes_nothing(tmp_path: Path) -> None:
     choices = WorkspaceChoices(tmp_path / "ws", profile="smoke")
     init_workspace(choices)

@@ -76,7 +76,8 @@ class RunStart:
 def tracking_target(workspace: Path) -> TrackingTarget | None:
     """Return where to record: ``MLFLOW_TRACKING_URI``, else the ``tracking_uri`` of ``workspace.yaml``, else None.
 
-    A relative sqlite path is taken relative to the workspace. Name and password in the address of a server are put
+    A relative sqlite path is taken relative to the workspace; in a copy that DVC makes of it for a queued experiment and
+    deletes afterwards, relative to the workspace that was copied. Name and password in the address of a server are put
     where MLflow's client looks for them, so that the address can be written down and shown.
     """
     settings: dict[str, Any] = {}
@@ -89,7 +90,7 @@ def tracking_target(workspace: Path) -> TrackingTarget | None:
     experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.get("experiment") or "pointloom"
     artifact_root = None
     if uri.startswith("sqlite:///"):
-        database = (workspace.absolute() / uri.removeprefix("sqlite:///")).resolve()
+        database = (_lasting(workspace.absolute()) / uri.removeprefix("sqlite:///")).resolve()
         uri = f"sqlite:///{database}"
         artifact_root = str(database.parent / "mlartifacts")
     parts = urlsplit(uri)
@@ -99,6 +100,14 @@ def tracking_target(workspace: Path) -> TrackingTarget | None:
         uri = without_login(uri, uri)
     experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID") or None
     return TrackingTarget(uri=uri, experiment=experiment, artifact_root=artifact_root, experiment_id=experiment_id)
+
+
+def _lasting(workspace: Path) -> Path:
+    """Return the workspace of which DVC has made this one for a queued experiment, or this one."""
+    for place in workspace.parents:
+        if place.parts[-3:] == (".dvc", "tmp", "exps"):
+            return place.parents[2]
+    return workspace
 
 
 def without_login(text: str, uri: str) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pointloom.workspace import WorkspaceChoices, init_workspace
 
@@ -42,7 +43,6 @@ def workspace(tmp_path: Path) -> Path:
         assert old in text
         text = text.replace(old, new)
     (folder / "params.yaml").write_text(text)
-    (folder / "workspace.yaml").write_text("source: raw\n")  # nothing is recorded
     subprocess.run(["git", "commit", "--quiet", "--all", "--message", "Smaller"], cwd=folder, check=True)
     return folder
 
@@ -59,3 +59,12 @@ def test_experiments_have_the_values_that_were_asked_for_and_numbers_of_their_ow
     }  # fmt: skip
     assert set(found) == {(0.001, 2), (0.01, 1), (0.02, 1)}
     assert len(set(found.values())) == 3
+    assert recorded_rates(workspace) == ["0.001", "0.01", "0.02"], "queued experiments run in copies, which are deleted"
+
+
+def recorded_rates(workspace: Path) -> list[str]:
+    """Learning rate of every training in the workspace's MLflow database."""
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    [experiment] = client.search_experiments(filter_string="name = 'ws'")
+    params = [run.data.params for run in client.search_runs([experiment.experiment_id])]
+    return sorted(param["optim.lr"] for param in params if "optim.lr" in param)

@@ -123,7 +123,7 @@ def test_tokens_reconstructions_loss_and_gradients_equal_the_official_ones(
     if training:
         loss.backward()
         compare_statistics(made, theirs, key)
-        # round-off of 1e-7 in the attention turns a near-tie in a maximum and moves gradients by up to 5e-3
+        # round-off of 1e-7 in the attention turns a near-tie in a maximum and moves gradients by up to 5e-3 of their norm
         compare_gradients(made, theirs, key, tolerance=1e-2)
 
 
@@ -150,9 +150,10 @@ def compare_gradients(made: M2AE, theirs: dict[str, np.ndarray], key: str, *, to
         if f"{key}/grad/{official}" in theirs:
             expected = torch.from_numpy(theirs[f"{key}/grad/{official}"]).reshape(parameter.shape)
             assert (parameter.grad - expected).norm() <= tolerance * expected.norm() + 1e-4, name
+            expected_norm = expected.norm().item()
         else:
             expected_norm = float(theirs[f"{key}/gradnorm/{official}"])
-            assert parameter.grad.norm().item() == pytest.approx(expected_norm, rel=tolerance, abs=2e-4), name
+        assert parameter.grad.norm().item() == pytest.approx(expected_norm, rel=1e-3, abs=2e-4), name
 
 
 def compare_statistics(made: M2AE, theirs: dict[str, np.ndarray], key: str) -> None:
