@@ -76,9 +76,9 @@ class RunStart:
 def tracking_target(workspace: Path) -> TrackingTarget | None:
     """Return where to record: ``MLFLOW_TRACKING_URI``, else the ``tracking_uri`` of ``workspace.yaml``, else None.
 
-    A relative sqlite path is taken relative to the workspace; in a copy that DVC makes of it for a queued experiment and
-    deletes afterwards, relative to the workspace that was copied. Name and password in the address of a server are put
-    where MLflow's client looks for them, so that the address can be written down and shown.
+    A relative sqlite path is taken relative to the workspace; in a copy that DVC makes of it for a queued experiment,
+    and deletes afterwards, relative to the workspace that was copied. Name and password in the address of a server are
+    put where MLflow's client looks for them, so that the address can be written down and shown.
     """
     settings: dict[str, Any] = {}
     file = workspace / "workspace.yaml"

@@ -123,7 +123,7 @@ def test_tokens_reconstructions_loss_and_gradients_equal_the_official_ones(
     if training:
         loss.backward()
         compare_statistics(made, theirs, key)
-        # round-off of 1e-7 in the attention turns a near-tie in a maximum and moves gradients by up to 5e-3 of their norm
+        # round-off of 1e-7 in the attention turns a near-tie in a maximum: gradients move by up to 5e-3 of their norm
         compare_gradients(made, theirs, key, tolerance=1e-2)
 
 

@@ -98,5 +98,5 @@ def test_values_that_do_not_fit_are_named(workspace: Path) -> None:
         run(workspace, "bad", keep_min=0.9)
     with pytest.raises(ParamsError, match="leaves the scene"):
         run(workspace, "bad", gap=0.5)
-    with pytest.raises(ParamsError, match="encoder: input should be 'detr', .*got 'point_mae_tiny'"):
+    with pytest.raises(ParamsError, match=r"encoder: input should be 'detr', .*got 'point_mae_tiny'"):
         run(workspace, "bad", encoder="point_mae_tiny")
