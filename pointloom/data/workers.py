@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -110,6 +111,7 @@ def interrupts_deferred() -> Iterator[None]:
     The whole process group gets Ctrl-C: a child that is still starting would print a trace, and so would one whose
     parent stops in the middle of telling it what to do.
     """
+    resource_tracker.ensure_running()  # its start would unblock the signal again, just before the first child's
     unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     arrived: list[int] = []
     handlers = {}

@@ -123,3 +123,26 @@ def test_signal_that_comes_while_children_start_is_answered_when_they_have(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert steps == ["children have started"]
+
+
+FIRST_CHILD = """
+import multiprocessing, pathlib, signal, time
+from pointloom.data.workers import interrupts_deferred
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
+    with interrupts_deferred():
+        child.start()
+        status = pathlib.Path(f"/proc/{child.pid}/status").read_text()
+    [blocked] = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk")]
+    print(bool(blocked >> (signal.SIGINT - 1) & 1))
+    child.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_does_not_reach_the_very_first_child(tmp_path: Path) -> None:
+    """Its start also starts multiprocessing's resource tracker, which unblocks signals in this process."""
+    program = tmp_path / "first.py"
+    program.write_text(FIRST_CHILD)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "True\n"
