@@ -22,6 +22,7 @@ from pointloom.errors import BackendError, DataError, PointloomError
 
 EXIT_FAILED_RUN = 1
 EXIT_USER_ERROR = 2
+COMPILED = "compiled"
 IMAGES = ("pointloom-data", "pointloom-train", "pointloom-multimodal")
 
 
@@ -33,7 +34,7 @@ def rehearse(
     Args:
         name: ``pretrain``, ``systems`` or ``multimodal``.
         params: All sections, validated.
-        folder: Where artefacts and resume state are kept; a second rehearsal goes beside the first.
+        folder: Where artefacts, resume state and compiled kernels are kept; a second rehearsal goes beside the first.
         tag: Tag of the images.
         source: Folder of raw shapes, None for generated ones.
         tracking_uri: MLflow server as containers on this machine's network reach it; None records nothing.
@@ -43,8 +44,8 @@ def rehearse(
         DataError: The run made no report.
     """
     check_images(name, tag)
-    artifacts, state, raw = (folder / part for part in ("artifacts", "state", "raw"))
-    for path in (artifacts, state, raw):
+    artifacts, state, raw, compiled = (folder / part for part in ("artifacts", "state", "raw", COMPILED))
+    for path in (artifacts, state, raw, compiled):
         path.mkdir(parents=True, exist_ok=True)
     local.init(runner(folder, source or raw, tracking_uri), pipeline_root=str(artifacts), enable_caching=False)
     pipeline = build_pipeline(name, params, here(read_cluster()), tag=tag)
@@ -87,7 +88,7 @@ def runner(folder: Path, source: Path, tracking_uri: str | None) -> local.Docker
         init=True,
         shm_size="1g",
         network_mode="host" if tracking_uri else "none",
-        environment=tracking,
+        environment={"NUMBA_CACHE_DIR": str(folder / COMPILED), **tracking},
         mounts=mounts,
     )
 

@@ -1,7 +1,9 @@
-"""Pipelines in containers beside the same stages run by ``pointloom run``: equal data, nearly equal learning."""
+"""Pipelines in containers beside the same stages run by ``pointloom run``: equal data, nearly equal learning, the same
+report."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,6 +39,13 @@ LEARNING = {
     },
 }
 """By pipeline, the stages that make data and those that train, the latter with the one entry that is left of them."""
+
+OWN = {"bottleneck", "started", "mlflow_run_id", "git", "dirty", "python", "weights_sha256", "parent_sha256"}
+COSTS = {"wall_s", "cpu_s", "load_average", "peak_memory_mb", "waiting"}
+COSTS |= {f"cpu_{part}_s" for part in ("pretrain", "finetune", "total")}
+CHOSEN = {"worst", "guesses", "retrieval", "neighbors", "multimodal"}
+"""What two reports of equal results may differ in: their own run and machine, what it cost, and, in these sections,
+which object is shown."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,24 @@ def metrics_of(file: Path) -> dict[str, float]:
     return numbers
 
 
+def differences(found: Any, expected: Any, where: tuple[str, ...] = ()) -> list[str]:
+    """Places where reports differ: in their rows, in a text, or in a number by more than learning's tolerance."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        pairs = [(key, found.get(key), expected.get(key)) for key in (found.keys() | expected.keys()) - OWN - COSTS]
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(found, expected, strict=True))]
+    elif isinstance(found, str) and isinstance(expected, str) and CHOSEN & set(where):
+        return []
+    else:
+        near = isinstance(found, int | float) and found == pytest.approx(expected, rel=0.01, abs=10)
+        return [] if near or found == expected else [f"{'/'.join(where)}: {found}, in the shell {expected}"]
+    return [line for key, *pair in pairs for line in differences(*pair, (*where, key))]
+
+
+def headings(page: Path) -> list[str]:
+    return re.findall(r"<h[123][^>]*>(.*?)</h", page.read_text())
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -131,6 +158,20 @@ def test_learning_is_equal_to_a_tolerance(rehearsal: Rehearsal) -> None:
         for name in results:
             answer = 10.0 if "/" in name else 0  # percent: one of ten episodes' queries, two test objects of twenty
             assert found[name] == pytest.approx(expected[name], rel=0.01, abs=answer), f"{stage}: {name}"
+
+
+def test_report_is_the_same(rehearsal: Rehearsal) -> None:
+    found, expected = rehearsal.artifacts / "report" / "report", rehearsal.workspace / "report"
+    contents = [json.loads((folder / "report.json").read_text()) for folder in (found, expected)]
+    assert differences(*contents) == []
+    assert headings(found / "report.html") == headings(expected / "report.html")
+    assert files_of(found).keys() == files_of(expected).keys()
+    assert files_of(found / "thumbnails/inputs") == files_of(expected / "thumbnails/inputs")
+    numbers = [
+        metrics_of(file)
+        for file in (rehearsal.artifacts / "report/metrics", rehearsal.workspace / "reports/report.json")
+    ]
+    assert differences(*numbers) == []
 
 
 def test_everything_belongs_to_the_user(rehearsal: Rehearsal) -> None:
