@@ -107,7 +107,7 @@ def find_subject(history: History, text: str, folder: Path) -> Subject:
         listed = "".join(f"\n  {subject.kind:<18} {subject.id}" for subject in found)
         raise WorkspaceError(f"{text} is the beginning of {len(found)} ids; give more of it:{listed}")
     raise WorkspaceError(
-        f"{text}: none of the {len(history.runs)} runs that {folder} knows of has this id, made it or used it; give a "
+        f"{text}: none of the {len(history.runs)} runs in {folder.absolute()} has this id, made it or used it; give a "
         "path, a run of MLflow or Kubeflow, a git revision, a digest or a checksum, and with --in another workspace"
     )
 
