@@ -7,7 +7,7 @@ Shape legend, used in every annotation of the package (lower case in annotations
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -47,10 +47,6 @@ class PointBatch:
     def part(self, start: int, stop: int) -> "PointBatch":
         """Return the clouds from ``start`` on, those from ``stop`` on left out."""
         return PointBatch(coord=self.coord[start:stop], label=self.label[start:stop], row=self.row[start:stop])
-
-    def with_coord(self, coord: Float[Tensor, "b m 3"]) -> "PointBatch":
-        """Return the batch with other coordinates and the same labels."""
-        return replace(self, coord=coord)
 
 
 @dataclass(frozen=True)

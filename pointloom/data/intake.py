@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.sampling import sample_cloud, sample_surface
 from pointloom.data.sources import SourceObject
 from pointloom.data.surfaces import Surface, load_surface
-from pointloom.errors import DataError
 
 if TYPE_CHECKING:
     from pointloom.data.synthetic import SyntheticObject
@@ -121,22 +119,6 @@ class Intake:
         )
         segment = None if sample.segment is None else sample.segment[order]
         return record, ObjectPoints(coord[order], normal, sample.color[order], segment)
-
-
-def prepare_file(path: Path, *, num_points: int, up: str = "auto", seed: int = 0) -> tuple[ObjectRecord, ObjectPoints]:
-    """Prepare one file by itself, exactly as the stage ``prepare`` does, with the file's folder as the source.
-
-    Raises:
-        DataError: There is no such file, or its format is not supported.
-        RejectedError: The file cannot be used.
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    known = sorted({*UP_AXES, *CLOUD_SUFFIXES})
-    if path.suffix.lower() not in known:
-        raise DataError(f"{path}: {path.suffix or 'a file without suffix'} cannot be read; readable: {' '.join(known)}")
-    intake = Intake(folder=path.parent, num_points=num_points, seed=seed, up=up, max_file_mb=math.inf)
-    return intake(SourceObject(path=path.name, category=None, name=path.stem, group=path.stem, split="test"))
 
 
 def generated_surface(made: "SyntheticObject") -> Surface:

@@ -6,11 +6,10 @@ import trimesh
 from scipy.spatial.distance import cdist
 
 from pointloom.data.folder import list_folder
-from pointloom.data.intake import TO_Z_UP, Intake, object_frame, prepare_file, up_axis
+from pointloom.data.intake import TO_Z_UP, Intake, object_frame, up_axis
 from pointloom.data.quarantine import REASONS, RejectedError
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.sources import list_synthetic
-from pointloom.errors import DataError
 
 
 def intake(folder: Path, **changes: object) -> Intake:
@@ -131,13 +130,3 @@ def test_reasons_are_a_closed_set() -> None:
     with pytest.raises(ValueError, match="unknown reason 'odd'; known: unreadable"):
         RejectedError("odd", "")
     assert all(reason.isidentifier() for reason in REASONS)
-
-
-def test_one_file_alone_gives_the_points_it_has_in_a_folder(tmp_path: Path) -> None:
-    path = tower(tmp_path / "a.glb", 1)
-    np.testing.assert_array_equal(prepare_file(path, num_points=256)[1].coord, prepare_listed(path)[1].coord)
-    with pytest.raises(DataError, match="there is no such file"):
-        prepare_file(tmp_path / "b.glb", num_points=256)
-    (tmp_path / "b.fbx").touch()
-    with pytest.raises(DataError, match=r"\.fbx cannot be read; readable: \.asc"):
-        prepare_file(tmp_path / "b.fbx", num_points=256)
