@@ -160,6 +160,7 @@ class Forwarder:
         self.client: Any = None
         self.experiment_id = ""
         self.ended = False
+        self._told_before: dict[str, set[int]] = {}
         self._handlers: dict[str, Callable[[list[dict[str, Any]]], None]] = {
             "start": self._start,
             "metrics": self._metrics,
@@ -261,8 +262,20 @@ class Forwarder:
             for event in events
             for name, value in event["values"].items()
         ]
+        if self.spool.events()[0]["run_id"]:
+            metrics = [one for one in metrics if one.step == 0 or one.step not in self._steps_told_before(one.key)]
         for first in range(0, len(metrics), 1000):
             self.client.log_batch(self.spool.run_id, metrics=metrics[first : first + 1000])
+
+    def _steps_told_before(self, name: str) -> set[int]:
+        """Return the steps of a curve that earlier attempts have sent to the run they share with this one.
+
+        A resumed training tells its whole curve, and MLflow would keep both values of a step.
+        """
+        if name not in self._told_before:
+            history = self.client.get_metric_history(self.spool.run_id, name)
+            self._told_before[name] = {point.step for point in history}
+        return self._told_before[name]
 
     def _tags(self, events: list[dict[str, Any]]) -> None:
         from mlflow.entities import RunTag

@@ -120,6 +120,19 @@ def test_run_of_kubeflows_plugin_is_not_ended_and_keeps_its_params(
     assert run.data.tags["changed.lr"] == "2"
 
 
+def test_attempts_that_share_a_run_tell_every_epoch_once(store: TrackingTarget, tmp_path: Path) -> None:
+    owner = Tracker(start(store), tmp_path).finish("FINISHED", max_wait_s=90.0)
+    for last in (2, 4):  # a resumed training tells its curve from the beginning
+        attempt = Tracker(start(store, run_id=owner), tmp_path)
+        for epoch in range(1, last + 1):
+            attempt.log_metrics({"loss": 1 / epoch}, step=epoch)
+        attempt.log_metrics({"accuracy": float(last)}, step=0)
+        attempt.finish("FINISHED", max_wait_s=60.0)
+    history = {name: make_client(store.uri).get_metric_history(owner, name) for name in ("loss", "accuracy")}
+    assert [(point.step, point.value) for point in history["loss"]] == [(step, 1 / step) for step in (1, 2, 3, 4)]
+    assert [point.value for point in history["accuracy"]] == [2, 4]
+
+
 def test_encoder_is_registered_with_its_card_and_alias(store: TrackingTarget, tmp_path: Path) -> None:
     folder = tmp_path / "mae"
     folder.mkdir()
