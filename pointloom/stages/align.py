@@ -9,6 +9,7 @@ from pydantic import Field
 from pointloom.stages.align_masked import MaskedFirstParams, MaskedTogetherParams, masked_first, masked_together
 from pointloom.stages.artifacts import DatasetIn, FeaturesIn, MetricsOut, ModelOut, ResultOut, StateDir
 from pointloom.stages.encoder_names import ObjectEncoderName
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.params import EncoderArgs, GrowingParams, OptimParams, SamplingParams, StageParams
 from pointloom.stages.training import as_optimization, as_sampling, output_folder, trained, write_curve
 
@@ -238,8 +239,10 @@ def _build(params: AlignParams, *, text_dim: int, image_dims: dict[str, int]) ->
     from pointloom.models import build_encoder
 
     torch.manual_seed(params.seed)
+    encoder = build_encoder(params.encoder, **params.encoder_args)
+    check_enough_points(encoder, params.sampling.num_points, where="align")
     return Align(
-        build_encoder(params.encoder, **params.encoder_args),
+        encoder,
         text_dim=text_dim,
         image_dims=image_dims,
         per_teacher_temperature=params.per_teacher_temperature,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ModelOut, StateDir
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.params import EncoderArgs, OptimParams, SamplingParams, StageParams
 from pointloom.stages.training import (
     as_optimization,
@@ -147,7 +148,8 @@ def _build(params: DistillParams, folder: Path) -> "Distill":
     """Build student and teacher.
 
     Raises:
-        ParamsError: The teacher has no masked form, or the parameters do not fit it.
+        ParamsError: The teacher has no masked form, the parameters do not fit it, or there are more patches than clouds
+            have points.
     """
     import torch
 
@@ -166,6 +168,7 @@ def _build(params: DistillParams, folder: Path) -> "Distill":
         raise ParamsError(
             f"distill: teacher {params.teacher!r} is {card.builder!r}, expected a point_mae or point_m2ae encoder"
         )
+    check_enough_points(student, params.sampling.num_points, where="distill")
     student.embed_visible_only = params.embed_visible_only
     try:
         return Distill(

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.params import SamplingParams
 from pointloom.stages.training import as_sampling
 
@@ -36,6 +37,9 @@ def frozen_features(
         precision: ``bf16`` or ``fp32``.
         seed: Of the draws.
         label: Text in front of the progress bar, None for none.
+
+    Raises:
+        ParamsError: The encoder has more patches than clouds have points.
     """
     import numpy as np
     import torch
@@ -46,6 +50,7 @@ def frozen_features(
     from pointloom.train.allocator import keep_freed_memory
     from pointloom.train.device import best_device
 
+    check_enough_points(module, sampling.num_points, where="frozen features")
     keep_freed_memory()
     device = best_device()
     as_module(module).to(device).eval()

@@ -291,6 +291,14 @@ def test_every_row_of_the_ablations_can_be_distilled(workspace: Path, changed: d
     assert (folder / "samples.npz").exists() == (changed.get("local_target", "tokens") == "tokens")
 
 
+def test_fewer_points_than_patches_are_refused_before_training(workspace: Path) -> None:
+    few = SAMPLING | {"num_points": 16}
+    with pytest.raises(ParamsError, match="align: clouds of 16 points cannot be cut into 17 patches of 8 points"):
+        run_align(workspace, "few", sampling=few, encoder_args=ENCODER_ARGS | {"num_groups": 17})
+    with pytest.raises(ParamsError, match="distill: clouds of 16 points cannot be cut into 8 patches of 24"):
+        run_distill(workspace, "few", sampling=few, encoder_args={"group_size": 24})
+
+
 def test_distillation_repeats_itself_and_shows_what_it_learned(workspace: Path) -> None:
     first = run_distill(workspace, "first")
     second = run_distill(workspace, "second")

@@ -248,6 +248,14 @@ def test_few_shot_reads_the_folds_of_the_community(workspace: Path) -> None:
         run(workspace, "few-missing", FEW, **(changed | {"folds": [5]}))
 
 
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize("values", [CLASSES, PARTS, ROOMS, FEW], ids=["classes", "parts", "rooms", "few"])
+def test_fewer_points_than_patches_are_refused_before_training(workspace: Path, values: dict[str, Any]) -> None:
+    data = "rooms" if values is ROOMS else "data"
+    with pytest.raises(ParamsError, match=r"finetune: clouds of 64 points cannot be cut into 65 patches of 8 points"):
+        run(workspace, "patches", values, data=data, encoder_args={"num_groups": 65})
+
+
 def test_too_few_objects_for_a_fold_are_refused_before_training(workspace: Path) -> None:
     with pytest.raises(DataError, match="0 classes have 50 training and 1 test objects, 3 are needed"):
         run(workspace, "few-many", FEW, shot=50)

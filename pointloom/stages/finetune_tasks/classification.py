@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.finetune_tasks.base import (
     BestEpoch,
     Places,
@@ -102,12 +103,18 @@ class ClassificationJob:
 
 
 def run_classification(params: ClassificationParams, places: Places, run: "StageRun") -> None:
-    """Train and test every share of the labels with every seed."""
+    """Train and test every share of the labels with every seed.
+
+    Raises:
+        ParamsError: The encoder has more patches than clouds have points.
+    """
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import write_json
     from pointloom.train.checkpoint import read_card
 
     store, card = ObjectStore(places.dataset), read_card(places.encoder)
+    encoder = tuned_encoder(places.encoder, params.encoder_args)
+    check_enough_points(encoder, params.sampling.num_points, where="finetune")
     header = result_header("finetune", places.result.name, card=card, store=store, protocol=_protocol(params))
     shaped_by = {
         "params": params.model_dump(mode="json"),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from pointloom.stages.finetune_tasks.base import Places, kept_outcome, result_folder, run_all, write_curves
+from pointloom.stages.enough_points import check_enough_points
+from pointloom.stages.finetune_tasks.base import (
+    Places,
+    kept_outcome,
+    result_folder,
+    run_all,
+    tuned_encoder,
+    write_curves,
+)
 from pointloom.stages.finetune_tasks.classification import ClassifierParams, class_scores, train_and_predict
 from pointloom.stages.training import as_sampling, result_header, summarise
 
@@ -75,7 +83,8 @@ def run_few_shot(params: FewShotParams, places: Places, run: "StageRun") -> None
 
     Raises:
         DataError: The store has too few objects per class, or a fold is missing or damaged.
-        ParamsError: The head is narrower than the folds have classes.
+        ParamsError: The head is narrower than the folds have classes, or the encoder has more patches than clouds have
+            points.
     """
     from pointloom.data.shards import ObjectStore
     from pointloom.errors import ParamsError
@@ -85,6 +94,8 @@ def run_few_shot(params: FewShotParams, places: Places, run: "StageRun") -> None
     store, card = ObjectStore(places.dataset), read_card(places.encoder)
     if params.folder is not None and params.num_outputs < params.way:
         raise ParamsError(f"finetune: num_outputs {params.num_outputs} is less than the {params.way} classes of a fold")
+    encoder = tuned_encoder(places.encoder, params.encoder_args)
+    check_enough_points(encoder, params.sampling.num_points, where="finetune")
     sources = [_source(params, store.info.digest, places.dataset, fold) for fold in params.folds]
     header = result_header("finetune", places.result.name, card=card, store=store, protocol=_protocol(params))
     shaped_by = {"params": params.model_dump(mode="json"), "data": sources, "encoder": card.weights_sha256}

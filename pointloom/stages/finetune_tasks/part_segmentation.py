@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.finetune_tasks.base import (
     BestEpoch,
     Places,
@@ -83,7 +84,7 @@ def run_part_segmentation(params: PartSegmentationParams, places: Places, run: "
 
     Raises:
         DataError: The store has no part labels, or no labelled objects to train and test on.
-        ParamsError: There is no segmentation head for the encoder.
+        ParamsError: There is no segmentation head for the encoder, or it has more patches than clouds have points.
     """
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import write_json
@@ -121,8 +122,10 @@ def _check(params: PartSegmentationParams, places: Places, store: "ObjectStore")
     counts = part_counts(store)
     for split in ("train", "test"):
         PartLoader(store, _labelled_rows(store, split), sampling=_sampling(params), batch_size=2, seed=0)
+    encoder = tuned_encoder(places.encoder, params.encoder_args)
+    check_enough_points(encoder, params.sampling.num_points, where="finetune")
     try:
-        PartSegmentation(tuned_encoder(places.encoder, params.encoder_args), parts=counts)
+        PartSegmentation(encoder, parts=counts)
     except ValueError as error:
         raise ParamsError(f"finetune: {error}") from error
     return counts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.finetune_tasks.base import (
     BestEpoch,
     Places,
@@ -109,9 +110,10 @@ def _check(params: SemanticSegmentationParams, places: Places, store: "SceneStor
         len(_loader(params, store, areas=areas, seed=0)) for areas in (params.train_areas, params.test_areas)
     ]  # fmt: skip
     try:
-        _build(params, places.encoder, store, None)
+        task = _build(params, places.encoder, store, None)
     except ValueError as error:
         raise ParamsError(f"finetune: {error}") from error
+    check_enough_points(task.segmenter.encoder, params.sampling.num_points, where="finetune")
     return steps[0]
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.pretrain_methods.base import LearningParams
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
     """Build encoder and decoder with fresh weights.
 
     Raises:
-        ParamsError: The encoder is of another kind.
+        ParamsError: The encoder is of another kind, or there are more patches than clouds have points.
         ValueError: A value does not fit the encoder.
     """
     from pointloom.errors import ParamsError
@@ -55,6 +56,8 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
     encoder = build_encoder(params.encoder, **params.encoder_args)
     if not isinstance(encoder, PointM2AEEncoder | PointMAEEncoder):
         raise ParamsError(f"method m2ae pre-trains point_m2ae and point_mae encoders, got {params.encoder!r}")
+    finer_groups = FINER_GROUPS.get(params.encoder, ())
+    check_enough_points(encoder, params.sampling.num_points, where="pretrain", num_groups=max(finer_groups, default=0))
     encoder.embed_visible_only = params.embed_visible_only
     return M2AE(
         encoder,
@@ -70,5 +73,5 @@ def build_m2ae(params: M2AEParams) -> "M2AE":
         loss_norm=params.loss_norm,
         small_start=params.small_start,
         compat=params.compat,
-        finer_groups=FINER_GROUPS.get(params.encoder, ()),
+        finer_groups=finer_groups,
     )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.pretrain_methods.base import LearningParams
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def build_mae(params: MAEParams) -> "MAE":
     """Build encoder and decoder with fresh weights.
 
     Raises:
-        ParamsError: The encoder is of another kind.
+        ParamsError: The encoder is of another kind, or has more patches than clouds have points.
         ValueError: A value does not fit the encoder.
     """
     from pointloom.errors import ParamsError
@@ -41,6 +42,7 @@ def build_mae(params: MAEParams) -> "MAE":
     encoder = build_encoder(params.encoder, **params.encoder_args)
     if not isinstance(encoder, PointMAEEncoder):
         raise ParamsError(f"method mae pre-trains point_mae encoders, got {params.encoder!r}")
+    check_enough_points(encoder, params.sampling.num_points, where="pretrain")
     encoder.embed_visible_only = params.embed_visible_only
     return MAE(
         encoder,
