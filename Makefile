@@ -26,8 +26,10 @@ BASE ?= python:3.11-slim-bookworm
 BUILD_BASE ?= $(BASE)
 TORCH_INDEX ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pointloom/_version.py)
-REVISION := $(shell git rev-parse HEAD 2>/dev/null)
-TAG ?= $(VERSION)-$(shell git rev-parse --short=12 HEAD)
+IN_IMAGES := pointloom docker pyproject.toml constraints.txt README.md LICENSE
+EDITED = $(if $(shell git status --porcelain -- $(IN_IMAGES) 2>/dev/null),-edited)
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)$(EDITED)
+TAG ?= $(VERSION)-$(shell git rev-parse --short=12 HEAD)$(EDITED)
 IMAGES := train multimodal data
 
 # Threads that wait for each other spin briefly, then sleep: endless spinning is 20 times slower where other work shares

@@ -122,7 +122,8 @@ def reports(artifacts: Path) -> set[Path]:
 def main(pipeline: str, **options: Any) -> None:
     """Run PIPELINE in containers on this machine and print where its report is."""
     try:
-        params = load_params(options["params"] or profile_file(pipeline, options["profile"]), options["changes"])
+        file = options["params"] or profile_file(pipeline, options["profile"])
+        params = load_params(file, options["changes"], source=options["source"])
         page = rehearse(
             pipeline,
             params,

@@ -21,12 +21,13 @@ def profile_file(pipeline: str, profile: str) -> Path:
     return PROFILES / pipeline / f"{profile}.yaml"
 
 
-def load_params(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+def load_params(file: Path, changes: Sequence[str] = (), *, source: object = None) -> dict[str, Any]:
     """Read all sections, change some values, and check everything.
 
     Args:
         file: Parameters like ``params.yaml``.
         changes: ``pretrain.mae.epochs=20``; values are YAML.
+        source: Folder of raw shapes, if there is one: it is read, also where the file says that objects are generated.
 
     Raises:
         ParamsError: The file or a change is wrong.
@@ -34,6 +35,8 @@ def load_params(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     params = read_yaml(file)
     for change in changes:
         _apply(params, change, file)
+    if source:
+        _read_source(params, file)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "params.yaml"
         written.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
@@ -41,6 +44,22 @@ def load_params(file: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
             return check_params(Path(folder))
         except ParamsError as error:
             raise ParamsError(str(error).replace(str(written), str(file))) from None
+
+
+def _read_source(params: dict[str, Any], file: Path) -> None:
+    """Prepare raw shapes instead of generated ones, as ``pointloom init --data`` does.
+
+    Raises:
+        ParamsError: Rooms are generated, and it is not known which layout the folder has instead.
+    """
+    generated = (params.get("prepare") or {}).get("source")
+    if generated == "synthetic_rooms":
+        raise ParamsError(
+            f"--source: {file} generates rooms; say what is in the folder: --set prepare.source=scans, or a data set "
+            "of `pointloom datasets`"
+        )
+    if generated == "synthetic":
+        params["prepare"] = params["prepare"] | {"source": "folder"}
 
 
 def _apply(params: dict[str, Any], change: str, file: Path) -> None:

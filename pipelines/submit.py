@@ -21,6 +21,7 @@ from pointloom._version import __version__
 from pointloom.errors import ParamsError, PointloomError, WorkspaceError
 
 ROOT = Path(__file__).parents[1]
+IN_IMAGES = ("pointloom", "docker", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 EXIT_FAILED_RUN = 1
 EXIT_USER_ERROR = 2
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -47,17 +48,17 @@ def revision(*, allow_dirty: bool = False) -> str:
     """Return the first 12 digits of the git revision.
 
     Raises:
-        WorkspaceError: There is none, or files differ from it.
+        WorkspaceError: There is none, or files of the images differ from it.
     """
     try:
         found = _git("rev-parse", "HEAD")[:12]
-        dirty = bool(_git("status", "--porcelain"))
+        dirty = bool(_git("status", "--porcelain", "--", *IN_IMAGES))
     except (OSError, subprocess.SubprocessError) as error:
         raise WorkspaceError(f"{ROOT}: no git revision to name images and version by; give --image-tag") from error
     if dirty and not allow_dirty:
         raise WorkspaceError(
-            f"{ROOT}: files differ from revision {found}, and images are named by revision; commit them, or give "
-            "--image-tag with the tag of the images to use"
+            f"{ROOT}: files differ from revision {found}, and images are named by revision; commit them and build the "
+            "images, or give --image-tag with the tag of the images to use"
         )
     return found
 
@@ -75,7 +76,8 @@ def prepare_submission(pipeline: str, options: dict[str, Any]) -> Submission:
         WorkspaceError: There is no clean revision to name images by.
     """
     cluster = read_cluster(options["cluster"])
-    params = load_params(options["params"] or profile_file(pipeline, options["profile"]), options["changes"])
+    file = options["params"] or profile_file(pipeline, options["profile"])
+    params = load_params(file, options["changes"], source=options["source"])
     tag = options["image_tag"] or f"{__version__}-{revision(allow_dirty=options['dry_run'])}"
     if options["only"]:
         stage, entry = choose_step(options["only"], params)
@@ -156,7 +158,7 @@ def send(made: Submission, options: dict[str, Any]) -> int:
 @click.option("--profile", type=click.Choice(["smoke", "demo", "paper"]), default="paper", show_default=True)
 @click.option("--params", type=FILE, help="A params.yaml of your own instead of a profile.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Another value: pretrain.mae.epochs=20.")
-@click.option("--source", help="Folder of raw shapes as the steps see it; default: raw/ on the storage.")
+@click.option("--source", help="Folder of raw shapes as the steps see it; else they are generated, or raw/ is read.")
 @click.option("--cluster", type=FILE, default=DEFAULT, help="Description of the cluster.")
 @click.option("--only", metavar="STAGE[.ENTRY]", help="One stage alone, on artefacts of earlier runs (--input).")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=URI", help="With --only: an input artefact.")

@@ -9,6 +9,7 @@ import yaml
 
 from pointloom.errors import WorkspaceError
 from pointloom.run import check_disk, disk_needed, only_run, stage_records
+from pointloom.stages import runs
 from pointloom.workspace import Workspace, template
 
 SMOKE = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
@@ -47,6 +48,20 @@ def test_views_and_features_need_disk_of_their_own(tmp_path: Path) -> None:
 def test_missing_raw_shapes_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="are not there"):
         check_disk(Workspace(tmp_path, {"source": "/nowhere/at all"}), SMOKE)
+
+
+@pytest.mark.parametrize(
+    ("built_from", "revision", "dirty"), [("", None, None), ("f00", "f00", False), ("f00-edited", "f00", True)]
+)
+def test_images_say_what_they_were_built_from(
+    monkeypatch: pytest.MonkeyPatch, built_from: str, revision: str | None, dirty: bool | None
+) -> None:
+    def no_git(*_: object) -> str:
+        raise OSError
+
+    monkeypatch.setattr(runs, "_git", no_git)
+    monkeypatch.setenv("POINTLOOM_GIT_REVISION", built_from)
+    assert runs.code_revision() == {"revision": revision, "dirty": dirty}
 
 
 def test_damaged_metrics_files_are_left_out_of_the_record(tmp_path: Path) -> None:

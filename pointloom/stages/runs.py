@@ -263,7 +263,7 @@ def versions() -> dict[str, str]:
 def code_revision() -> dict[str, Any]:
     """Return the git revision of pointloom's own source and whether it was edited; None for an installed package.
 
-    Images are built from a clean checkout and say which one in ``POINTLOOM_GIT_REVISION``.
+    Images say in ``POINTLOOM_GIT_REVISION`` what they were built from, with ``-edited`` where files differed from it.
     """
     package = Path(__file__).resolve().parents[1]
     try:
@@ -271,8 +271,9 @@ def code_revision() -> dict[str, Any]:
         revision = _git(package, "rev-parse", "HEAD")
         return {"revision": revision, "dirty": bool(_git(package, "status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
-        built_from = os.environ.get("POINTLOOM_GIT_REVISION") or None
-        return {"revision": built_from, "dirty": False if built_from else None}
+        built_from = os.environ.get("POINTLOOM_GIT_REVISION", "")
+        revision = built_from.removesuffix("-edited")
+        return {"revision": revision or None, "dirty": built_from != revision if revision else None}
 
 
 def _git(folder: Path, *arguments: str) -> str:

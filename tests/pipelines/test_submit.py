@@ -1,6 +1,9 @@
 """Submitting: the real client of Kubeflow Pipelines against a server on this machine."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines import client as client_module
 from pipelines import submit
+from pointloom._version import __version__
 from pointloom.errors import WorkspaceError
 from tests.pipelines.conftest import Kubeflow
 
@@ -213,10 +217,41 @@ def test_dry_run_sends_nothing(kubeflow: Kubeflow) -> None:
     assert kubeflow.requests == []
 
 
-def test_images_are_named_by_a_clean_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {"rev-parse": "0123456789abcdef0123", "status": ""}
-    monkeypatch.setattr(submit, "_git", lambda *words: answers[words[0]])
-    assert submit.revision() == "0123456789ab"
-    answers["status"] = " M pointloom/cli.py"
-    with pytest.raises(WorkspaceError, match="files differ from revision 0123456789ab"):
+def test_images_are_named_by_a_revision_that_says_when_they_were_edited(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What ``make images`` builds is what is submitted; files besides, such as a cluster file, do not matter."""
+    (tmp_path / "pointloom").mkdir()
+    (tmp_path / "pointloom/_version.py").write_text(f'__version__ = "{__version__}"\n')
+    shutil.copy(submit.ROOT / "Makefile", tmp_path)
+    monkeypatch.setattr(submit, "ROOT", tmp_path)
+    me = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for words in (("init", "--quiet"), ("add", "."), (*me, "commit", "--quiet", "--message", "First")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "mine.yaml").write_text("images: {}\n")
+    found = submit.revision()
+    assert f"pointloom-train:{__version__}-{found} " in planned_images(tmp_path)
+    (tmp_path / "pointloom/new.py").write_text("")
+    with pytest.raises(WorkspaceError, match=f"files differ from revision {found}"):
         submit.revision()
+    planned = planned_images(tmp_path)
+    assert f"pointloom-train:{__version__}-{found}-edited " in planned
+    assert re.search(rf"REVISION={found}\w*-edited ", planned)
+
+
+def planned_images(folder: Path) -> str:
+    command = ["make", "--dry-run", "images", "IMAGES=train"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.replace("$image", "train")
+
+
+def test_raw_shapes_that_are_given_are_prepared(kubeflow: Kubeflow) -> None:
+    """All profiles of objects say that shapes are generated; ``pointloom init --data`` changes that, too."""
+    for words, source in (
+        ([], "folder"), (["--set", "prepare.source=shapenet55"], "shapenet55"), (["--only", "prepare"], "folder"),
+    ):  # fmt: skip
+        call("--host", kubeflow.url, "--source", "/pointloom/raw", *words)
+        assert json.loads(kubeflow.runs[-1]["runtime_config"]["parameters"]["prepare"])["source"] == source
+    scenes = ["scenes", "--profile", "smoke", "--image-tag", "t1", "--source", "/pointloom/raw"]
+    refused = CliRunner().invoke(submit.main, scenes)
+    assert (refused.exit_code, "--set prepare.source=scans" in refused.output) == (2, True)
