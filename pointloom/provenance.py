@@ -152,7 +152,10 @@ def _recorded_runs(target: TrackingTarget) -> Iterator[Any]:
         return  # a client would make it
     client, page = make_client(target.uri), None
     try:
-        experiment = client.get_experiment_by_name(target.experiment)
+        if target.experiment_id:
+            experiment = client.get_experiment(target.experiment_id)
+        else:
+            experiment = client.get_experiment_by_name(target.experiment)
         while experiment and (page is None or page.token):
             page = client.search_runs([experiment.experiment_id], max_results=1000, page_token=page and page.token)
             yield from page

@@ -21,7 +21,7 @@ PATIENCE_S = 300.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 PASSING = {408, 429, 500, 502, 503, 504}
 HINT = (
-    "give the step's service account a role with create, get, delete on trainjobs (trainer.kubeflow.org), get, list on "
+    "give the step's service account a role with create, get, delete on trainjobs (trainer.kubeflow.org), list on "
     "pods and get on pods/log: docs/kubeflow.md"
 )
 

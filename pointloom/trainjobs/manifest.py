@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -14,7 +15,7 @@ NODE = "node"
 """Name that Kubeflow's runtimes give to the job of the training machines and to its container."""
 
 PASSED_ON = (
-    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE"),  # of Kubeflow's MLflow plugin
+    *("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE"),  # of KFP's MLflow plugin
     *("POINTLOOM_PARENT_RUN_ID", "KFP_RUN_ID"),
 )
 """What only the pod that starts the job knows: variables that lead to the run it is part of."""
@@ -90,7 +91,8 @@ def _environment(settings: TrainJobSettings) -> list[dict[str, Any]]:
         reference = {"name": secret.secret, "key": secret.key, "optional": secret.optional}
         found[secret.env] = {"valueFrom": {"secretKeyRef": reference}}
     found["POINTLOOM_DEVICE"] = {"value": "cuda" if settings.gpus else "cpu"}
-    found |= {name: {"value": os.environ[name]} for name in PASSED_ON if os.environ.get(name)}
+    here = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    found |= {name: {"value": value} for name, value in here.items() if not urlsplit(value).password}
     return [{"name": name, **value} for name, value in found.items()]
 
 

@@ -41,6 +41,7 @@ def test_manifest_says_everything_that_a_node_needs(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
     monkeypatch.setenv("MLFLOW_WORKSPACE", "team")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hidden")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     manifest = train_job("pointloom-align-1", settings(), ["align", "--params", "{}"], namespace="team")
     trainer = manifest["spec"]["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
@@ -49,6 +50,7 @@ def test_manifest_says_everything_that_a_node_needs(monkeypatch: pytest.MonkeyPa
     variables = {each["name"]: each for each in trainer["env"]}
     assert variables["POINTLOOM_DEVICE"]["value"] == "cuda"
     assert (variables["MLFLOW_RUN_ID"]["value"], variables["MLFLOW_WORKSPACE"]["value"]) == ("abc", "team")
+    assert variables["MLFLOW_TRACKING_URI"]["value"] == "https://mlflow.example.org"
     assert variables["MLFLOW_TRACKING_PASSWORD"]["valueFrom"]["secretKeyRef"]["key"] == "password"
     assert not [name for name in variables if name.startswith("PET_")]  # reserved by Kubeflow Trainer
     assert "hidden" not in json.dumps(manifest)
@@ -61,6 +63,14 @@ def test_manifest_says_everything_that_a_node_needs(monkeypatch: pytest.MonkeyPa
         "volumeMounts": [{"name": "shared", "mountPath": "/pointloom"}, {"name": "shm", "mountPath": "/dev/shm"}],
     }]  # fmt: skip
     assert pod["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_address_with_a_password_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hidden@mlflow.example.org")
+    given = settings(env={"MLFLOW_TRACKING_URI": "https://mlflow.example.org"})
+    manifest = train_job("pointloom-align-1", given, ["align"], namespace="team")
+    assert {"name": "MLFLOW_TRACKING_URI", "value": "https://mlflow.example.org"} in manifest["spec"]["trainer"]["env"]
+    assert "hidden" not in json.dumps(manifest)
 
 
 def test_attempts_of_a_step_share_a_name_and_other_steps_have_others(monkeypatch: pytest.MonkeyPatch) -> None:
