@@ -26,11 +26,12 @@ def tiny_joint(momentum: float = 0.75) -> Joint:
     return Joint(align, distill, follower=follower, momentum=momentum)
 
 
-def batch() -> AlignBatch:
-    everything = torch.ones(4, dtype=torch.bool)
+def batch(rows: int = 4) -> AlignBatch:
+    everything = torch.ones(rows, dtype=torch.bool)
     return AlignBatch(
-        points=clouds(), text=F.normalize(torch.randn(4, 8), dim=-1), has_text=everything, text_id=torch.arange(4),
-        images={"dino": F.normalize(torch.randn(4, 6), dim=-1)}, has_image={"dino": everything},
+        points=clouds(rows), text=F.normalize(torch.randn(rows, 8), dim=-1), has_text=everything,
+        text_id=torch.arange(rows), images={"dino": F.normalize(torch.randn(rows, 6), dim=-1)},
+        has_image={"dino": everything},
     )  # fmt: skip
 
 

@@ -44,6 +44,12 @@ def align_batch() -> AlignBatch:
     return batch_of(ROWS)
 
 
+def joint_batch() -> AlignBatch:
+    from tests.methods.test_joint import batch
+
+    return batch(ROWS)
+
+
 def scene_batch() -> SceneBatch:
     from tests.methods.test_mm3dscene import scenes
 
@@ -61,6 +67,7 @@ def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
     from tests.methods import (
         test_align,
         test_distill,
+        test_joint,
         test_m2ae,
         test_mae,
         test_mm3dscene,
@@ -77,6 +84,7 @@ def build(case: str) -> tuple[nn.Module, Callable[[], Any]]:
         "pqae": (test_pqae.tiny_method, point_batch),
         "pqae-unused": (lambda: test_pqae.tiny_method(compat="official", position="none"), point_batch),
         "align": (lambda: test_align.tiny_align(multi_positive=True), align_batch),
+        "joint": (test_joint.tiny_joint, joint_batch),
         "mm3dscene": (lambda: test_mm3dscene.method({"mask": "random", "gap": "random"}), scene_batch),
         "mm3dscene-batch": (lambda: test_mm3dscene.method({"normalisation": "batch"}), scene_batch),
         "msm": (

@@ -21,8 +21,8 @@ from tests.train.several_processes import point_batch, train
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = (
-    "mae", "m2ae", "m2ae-official", "pqae", "pqae-unused", "align", "distill", "distill-points", "mm3dscene",
-    "mm3dscene-batch", "msm", "msm-shared", "msc",
+    "mae", "m2ae", "m2ae-official", "pqae", "pqae-unused", "align", "distill", "distill-points", "joint",
+    "mm3dscene", "mm3dscene-batch", "msm", "msm-shared", "msc",
 )  # fmt: skip
 TOLERANCE = 2e-4
 """Relative, after six steps: sums of float32 in another order, and AdamW's amplification of gradients near zero."""
