@@ -42,9 +42,14 @@ def check_tracking_server(uri: str, *, waiting: str = "") -> Check:
 def check_kubeflow(endpoint: str) -> Check:
     """Ask Kubeflow Pipelines for its health; a page instead of JSON is the login of the proxy before it."""
     shown = _without_password(endpoint).rstrip("/")
-    status, body = _get(f"{shown}/apis/v2beta1/healthz", {})
+    token = os.environ.get("KF_PIPELINES_TOKEN")
+    login = {"Authorization": f"Bearer {token}"} if token else {}
+    status, body = _get(f"{shown}/apis/v2beta1/healthz", login)
     if status == 200 and _is_json(body):
         return Check("ok", "Kubeflow", f"{shown} answers")
+    if token and status in {200, 401, 403}:
+        better = "kubectl create token ACCOUNT --audience=pipelines.kubeflow.org"
+        return Check("bad", "Kubeflow", f"{shown} does not take KF_PIPELINES_TOKEN, which may have expired; {better}")
     if status in {200, 401, 403}:
         return Check("info", "Kubeflow", f"{shown} asks for a login; submit with --token-file or --cookie-file")
     problem = body if status is None else f"status {status}"
@@ -81,9 +86,12 @@ def _check_store(title: str, url: str, endpoint: str | None) -> Check:
 
 
 def _get(url: str, headers: dict[str, str]) -> tuple[int | None, str]:
-    """Return status and text of an answer, or None and why there was none."""
+    """Return status and text of an answer, or None and why there was none; no other server is sent the headers."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        request = urllib.request.Request(url)
+        for name, value in headers.items():
+            request.add_unredirected_header(name, value)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
             return answer.status, answer.read(100_000).decode(errors="replace")
     except urllib.error.HTTPError as error:
         return error.code, error.read(100_000).decode(errors="replace")

@@ -16,13 +16,15 @@ GOOD = "Basic " + base64.b64encode(b"ann:secret-word").decode()
 
 
 @contextmanager
-def server(status: int, body: str = "", *, password: bool = False) -> Iterator[str]:
-    """A server that answers every GET alike, or 401 unless it is given the right password."""
+def server(status: int, body: str = "", *, login: str = "", to: str = "") -> Iterator[str]:
+    """A server that answers every GET alike, or 401 unless it is given the right login."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            refused = password and self.headers.get("Authorization") != GOOD
+            refused = login and self.headers.get("Authorization") != login
             self.send_response(401 if refused else status)
+            if to:
+                self.send_header("Location", to)
             self.end_headers()
             self.wfile.write(body.encode())
 
@@ -39,7 +41,7 @@ def server(status: int, body: str = "", *, password: bool = False) -> Iterator[s
 
 @pytest.fixture(autouse=True)
 def _without_logins(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "KF_PIPELINES_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -62,7 +64,7 @@ def test_tracking_server_gets_advice_that_fits_its_answer(status: int, body: str
 
 
 def test_tracking_password_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server(200, "{}", password=True) as url:
+    with server(200, "{}", login=GOOD) as url:
         assert check_tracking_server(url).state == "bad"
         check = check_tracking_server(url.replace("http://", "http://ann:secret-word@"))
         assert check.state == "ok"
@@ -95,6 +97,24 @@ def test_kubeflow_is_told_from_the_login_before_it(status: int, body: str, state
         check = check_kubeflow(f"{url}/")
     assert check.state == state
     assert text in check.text
+
+
+def test_token_of_kubeflow_is_tried_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(200, "{}", login="Bearer secret-word") as url:
+        assert check_kubeflow(url).state == "info"
+        monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret-word")
+        assert check_kubeflow(url).state == "ok"
+        monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret-old")
+        check = check_kubeflow(url)
+    assert check.state == "bad"
+    assert "kubectl create token" in check.text
+    assert "secret-old" not in check.text
+
+
+def test_a_page_that_one_is_sent_on_to_gets_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "secret-word")
+    with server(200, "{}", login="Bearer secret-word") as elsewhere, server(302, to=f"{elsewhere}/login") as url:
+        assert check_kubeflow(url).state == "bad"
 
 
 def test_remotes_of_dvc_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
