@@ -1,5 +1,6 @@
 """Checks before a run, its lock, and what it remembers."""
 
+import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from pointloom.errors import WorkspaceError
 from pointloom.run import check_disk, disk_needed, only_run, stage_records
 from pointloom.stages import runs
+from pointloom.stages.params import StageParams
 from pointloom.workspace import Workspace, template
 
 SMOKE = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
@@ -48,6 +50,34 @@ def test_views_and_features_need_disk_of_their_own(tmp_path: Path) -> None:
 def test_missing_raw_shapes_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="are not there"):
         check_disk(Workspace(tmp_path, {"source": "/nowhere/at all"}), SMOKE)
+
+
+class Told:
+    """A tracker that remembers what it was told."""
+
+    sender = None
+
+    def __init__(self) -> None:
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, values: dict[str, float], *, step: int) -> None:
+        self.metrics.append((step, dict(values)))
+
+    def finish(self, _: str) -> str:
+        return "a1"
+
+
+def test_a_number_that_a_curve_ends_with_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    monkeypatch.setattr(runs, "_open_tracker", lambda *_: told)
+    with runs.stage_run("pretrain", params=StageParams(), inputs={}, metrics=tmp_path / "m.json") as run:
+        for epoch, loss in ((1, 0.5), (2, 0.25)):
+            run.log_metrics({"loss": loss}, step=epoch)
+        run.summary({"loss": 0.25, "objects": 3})
+    *curve, (step, final) = told.metrics
+    assert curve == [(1, {"loss": 0.5}), (2, {"loss": 0.25})]
+    assert (step, {name for name in final if not name.startswith("cost/")}) == (0, {"objects"})
+    assert json.loads((tmp_path / "m.json").read_text())["metrics"] == {"loss": 0.25, "objects": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,17 @@ class StageRun:
     def __init__(self, tracker: Tracker | None) -> None:
         self._tracker = tracker
         self.headline: dict[str, float] = {}
+        self._ends_of_curves: dict[str, float] = {}
 
     def log_metrics(self, values: Mapping[str, float | int], *, step: int) -> None:
         """Record numbers at a step, for example ``{"loss": 1.0}``; slashes group them in the UI."""
+        self._ends_of_curves.update({key: float(value) for key, value in values.items()})
         if self._tracker:
             self._tracker.log_metrics(values, step=step)
+
+    def final_metrics(self) -> dict[str, float]:
+        """Return the headline numbers but those that a curve ends with: as a point of their own they would bend it."""
+        return {key: value for key, value in self.headline.items() if self._ends_of_curves.get(key) != value}
 
     def log_artifact(self, path: Path, *, folder: str | None = None) -> None:
         """Keep a copy of a file or a folder with the run."""
@@ -167,7 +173,7 @@ def stage_run(
     )
     run_id = None
     if tracker:
-        tracker.log_metrics({**run.headline, **{f"cost/{key}": value for key, value in cost.items()}}, step=0)
+        tracker.log_metrics({**run.final_metrics(), **{f"cost/{key}": value for key, value in cost.items()}}, step=0)
         run_id = tracker.finish("FINISHED")
     if shard is None:
         write_json(metrics, {"metrics": run.headline, "run": {**lineage, **cost, "mlflow_run_id": run_id}})
