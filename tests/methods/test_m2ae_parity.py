@@ -106,7 +106,13 @@ def test_tokens_reconstructions_loss_and_gradients_equal_the_official_ones(
     made = build(size, compat).train(training)
     groups = made.encoder.group(torch.from_numpy(theirs["pts"]))
     masks = [torch.from_numpy(theirs[f"masked{scale}"]) for scale in range(3)]
+    embedded: list[Tensor] = []
+    for embed in made.encoder.token_embeds:
+        embed.register_forward_hook(lambda _embed, _members, raw: embedded.append(raw.detach()))
     tokens = made.encoder(groups, masks)
+    for scale, raw in enumerate(embedded):
+        if f"{key}/token_embed{scale}" in theirs:
+            assert_close(raw, theirs[f"{key}/token_embed{scale}"])
     for scale, level in enumerate(tokens):
         valid = torch.from_numpy(theirs[f"valid{scale}"])
         assert torch.equal(level.valid, valid) if level.valid is not None else valid.all()
