@@ -23,6 +23,7 @@ import boto3
 import pg8000.dbapi
 import psutil
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 from tests.docker.compose_file import ROOT, read_compose
@@ -191,7 +192,13 @@ def test_the_server_answers_to_its_own_names_only(team: Team, host: str, status:
     assert team.ask("/health", host=host) == 200
 
 
-def test_a_stage_records_its_run_in_the_database_and_its_files_in_the_store(team: Team, tmp_path: Path) -> None:
+def test_a_stage_of_a_plain_user_records_its_run_in_the_database_and_its_files_in_the_store(
+    team: Team, tmp_path: Path
+) -> None:
+    """As user ``pipeline``, made by the administrator as the manual says, with no permission but to make things."""
+    user = {"username": "pipeline", "password": "password-of-the-pods"}
+    login = ("admin", SECRETS["MLFLOW_ADMIN_PASSWORD"])
+    requests.post(f"{team.url}/api/2.0/mlflow/users/create", json=user, auth=login, timeout=60).raise_for_status()
     params = "{source: synthetic, num_objects: 12, unlabelled_synthetic: 0, num_points: 64, seed: 0, up: auto, "
     params += "test_fraction: 0.25, train_list: null, test_list: null, max_failure_ratio: 0.5, num_workers: 1}"
     (tmp_path / "params.yaml").write_text(f"prepare: {params}\n")
@@ -201,8 +208,8 @@ def test_a_stage_records_its_run_in_the_database_and_its_files_in_the_store(team
         "PYTHONPATH": str(ROOT),
         "MLFLOW_TRACKING_URI": team.url,
         "MLFLOW_EXPERIMENT_NAME": "shared",
-        "MLFLOW_TRACKING_USERNAME": "admin",
-        "MLFLOW_TRACKING_PASSWORD": SECRETS["MLFLOW_ADMIN_PASSWORD"],
+        "MLFLOW_TRACKING_USERNAME": user["username"],
+        "MLFLOW_TRACKING_PASSWORD": user["password"],
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",  # machines that run tests are busy
     }
     command = [sys.executable, "-m", "pointloom.cli", "prepare", "--params", "params.yaml:prepare", "--source", "raw"]
