@@ -3,8 +3,9 @@
     python -m benchmarks.plan [OUTPUT] [--pipeline multimodal] [--profile smoke] [--sizes 200,1000,5000] [--steps ...]
 
 The rates come from short runs at two or three sizes (60, 240, 960 objects), the measurements from whole runs of the
-same steps, with all their epochs and seeds, at the sizes given. OUTPUT becomes a folder with ``plan.json`` and ``plan.md``. CPU
-seconds hardly depend on other work on the machine, wall time does: both are shown, with the load average beside them.
+same steps, with all their epochs and seeds, at the sizes given. OUTPUT becomes a folder with ``plan.json`` and
+``plan.md``. CPU seconds hardly depend on other work on the machine, wall time does: both are shown, with the load
+average beside them.
 """
 
 import json

@@ -8,18 +8,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from mlflow.store.entities import PagedList
 
 from pointloom.errors import WorkspaceError
 from pointloom.lineage import History, as_text, find_subject, read_history, trace
 from pointloom.lineage_command import lineage
-from pointloom.provenance import KINDS, OUTPUTS, Run, merged
+from pointloom.provenance import KINDS, OUTPUTS, Run, merged, server_runs
 from pointloom.stages import STAGES
 from pointloom.stages.runs import write_json
+from pointloom.train.spool import TrackingTarget
 from pointloom.workspace import WorkspaceChoices, init_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,6 +212,20 @@ def test_a_server_that_is_down_leaves_the_files(
     assert [one.stage for one in history.runs] == ["prepare", "pretrain", "probe"]
     assert "MLflow at http://127.0.0.1:9 does not answer: API request" in caplog.text
     assert "secret-word" not in caplog.text
+
+
+def test_experiment_of_kubeflows_plugin_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        def get_experiment(self, number: str) -> SimpleNamespace:
+            return SimpleNamespace(experiment_id=number)
+
+        def search_runs(self, experiments: list[str], **_: Any) -> PagedList:
+            info = SimpleNamespace(run_name=f"embed/of-{experiments}", start_time=0, status="FINISHED", run_id="a1")
+            return PagedList([SimpleNamespace(info=info, data=SimpleNamespace(tags={"stage": "embed"}))], None)
+
+    monkeypatch.setattr("pointloom.train.tracking.make_client", lambda _: Server())
+    (found,) = server_runs(TrackingTarget("http://mlflow", "by name", experiment_id="7"))
+    assert found.name == "of-['7']"
 
 
 def test_steps_of_a_pipeline_tell_the_same(tmp_path: Path) -> None:

@@ -239,6 +239,12 @@ def test_images_are_named_by_a_revision_that_says_when_they_were_edited(
     assert re.search(rf"REVISION={found}\w*-edited ", planned)
 
 
+def test_files_of_images_are_those_that_their_builder_is_sent() -> None:
+    rules = (submit.ROOT / ".dockerignore").read_text().splitlines()
+    assert {rule[1:].partition("/")[0] for rule in rules if rule.startswith("!")} == set(submit.IN_IMAGES)
+    assert f"IN_IMAGES := {' '.join(submit.IN_IMAGES)}\n" in (submit.ROOT / "Makefile").read_text()
+
+
 def planned_images(folder: Path) -> str:
     command = ["make", "--dry-run", "images", "IMAGES=train"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
