@@ -19,6 +19,7 @@ VOTED = (
     "“Accuracy” is the mean over {draws} of each test object; “voted” averages the predictions of those "
     "draws first. Voting costs that many forward passes per object and is never mixed with the single column."
 )
+FARTHEST = "Every test object was tested once, on its farthest points, as papers do; “voted” is the same number."
 EPOCHS_OF_SHARES = (
     "Low-label rows of different shares were trained for different numbers of epochs; compare models at one share, not "
     "one model along the shares."
@@ -67,7 +68,7 @@ def reading_notes(content: Row) -> list[str]:
     for rule in sorted({str(row["selection"]) for row in content["finetune"] if row["selection"]}):
         notes.append(f"Selection “{rule}”: {SELECTION.get(rule, 'see the protocols below')}.")
     if any(row["oa_vote"] for row in rows):
-        notes.append(VOTED.format(draws=_draws(content["protocols"].values())))
+        notes.append(_voting_note(content["protocols"].values()))
     notes.append(LABELS)
     if content["comparisons"]:
         shares = [row["control_compute"] or 0 for row in content["comparisons"] if row["same_architecture"]]
@@ -91,13 +92,15 @@ def _seed_numbers(content: Row) -> list[set[int]]:
     return [{row["seeds"] for row in content["finetune"]}, set(seeds)]
 
 
-def _draws(protocols: Iterable[Row]) -> str:
-    """Return ``5 random draws of 1,024 points``, without numbers where results differ."""
+def _voting_note(protocols: Iterable[Row]) -> str:
+    """Say on which points test objects were tested, without numbers where results differ."""
     found = {(protocol["votes"], protocol.get("num_points")) for protocol in protocols if protocol.get("votes")}
+    if {votes for votes, _ in found} == {1}:
+        return FARTHEST
     if len(found) != 1:
-        return "random draws of the points"
+        return VOTED.format(draws="random draws of the points")
     votes, points = found.pop()
-    return f"{count(votes, 'random draw')} of {count(points, 'point') if points else 'the points'}"
+    return VOTED.format(draws=f"{count(votes, 'random draw')} of {count(points, 'point') if points else 'the points'}")
 
 
 def _svm_notes(protocols: Iterable[Row]) -> list[str]:

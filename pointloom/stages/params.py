@@ -37,7 +37,7 @@ class GrowingParams(StageParams):
         return {key: value for key, value in values.items() if getattr(self, key) != fields[key].default}
 
 
-class OptimParams(StageParams):
+class OptimParams(GrowingParams):
     """AdamW with linear warm-up and a cosine down to ``min_lr``."""
 
     lr: float = Field(gt=0, description="peak learning rate")
@@ -50,6 +50,11 @@ class OptimParams(StageParams):
         "down in steps after parts of the run, as the code of that name does"
     )
     precision: Literal["bf16", "fp32"] = Field(description="bf16: matrix products in bfloat16")
+    schedule_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="length of the schedule; null: of the run. Point-M2AE's code runs 300 of 400 epochs",
+    )
 
 
 class SamplingParams(StageParams):

@@ -62,6 +62,7 @@ def as_optimization(
         fast=fast,
         fast_factor=fast_factor,
         double_step=double_step,
+        schedule_epochs=params.schedule_epochs,
     )
 
 

@@ -61,6 +61,7 @@ class Optimization:
         fast_factor: See ``fast``.
         double_step: Update twice per batch with the same gradients, first without clipping, as the official
             segmentation scripts of the Point-MAE family do.
+        schedule_epochs: Length of the schedule, None for that of the run.
     """
 
     epochs: int
@@ -75,6 +76,7 @@ class Optimization:
     fast: tuple[str, ...] = ()
     fast_factor: float = 1.0
     double_step: bool = False
+    schedule_epochs: int | None = None
 
 
 @dataclass
@@ -213,7 +215,7 @@ def _set_rates(run: _Run, epoch: float) -> float:
         return learning_rate(
             schedule=schedule.schedule,
             epoch=epoch,
-            epochs=schedule.epochs,
+            epochs=schedule.schedule_epochs or schedule.epochs,
             base=factor * schedule.lr,
             minimum=schedule.min_lr,
             warmup_epochs=schedule.warmup_epochs,

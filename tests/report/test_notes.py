@@ -31,6 +31,8 @@ def test_number_of_draws_and_points_is_told_where_all_results_agree() -> None:
     voted = row("scratch", oa_vote={"mean": 61.0, "std": 1.0})
     same = content(finetune=[voted])
     assert any("5 random draws of 1,024 points of each test object" in note for note in reading_notes(same))
+    once = same | {"protocols": {"finetune scratch": {"votes": 1, "num_points": 1024}}}
+    assert any("tested once, on its farthest points" in note for note in reading_notes(once))
     same["protocols"]["finetune other"] = {"votes": 10, "num_points": 1024}
     assert any("mean over random draws of the points of each test object" in note for note in reading_notes(same))
 

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from pointloom.data.objects import ObjectLoader, Sampling
 from pointloom.data.scene_store import write_scenes
 from pointloom.data.scenes import Scene
 from pointloom.data.shards import ObjectStore
+from pointloom.data.transforms import unit_sphere
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks import ClassificationParams, PartSegmentationParams, SceneSegmentationParams
+from pointloom.stages.finetune_tasks.classification import draws_of_test
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import UntrainedParams
@@ -162,6 +166,17 @@ def test_transfer_protocol_and_official_voting_are_reported(workspace: Path) -> 
     assert found["protocol"]["voting"] == voting
     metrics = json.loads((workspace / "transfer.json").read_text())["metrics"]
     assert metrics["oa_voting_max/mean"] == each["oa_voting_max"]
+
+
+def test_one_vote_is_for_the_farthest_points_and_several_are_for_random_ones(workspace: Path) -> None:
+    store = ObjectStore(workspace / "data")
+    rows = store.rows("test")
+    sampling = Sampling(num_points=64, pool=128, scale=(1.0, 1.0), shift=0.0, rotate_degrees=0.0)
+    loader = ObjectLoader(store, rows, sampling=sampling, batch_size=len(rows), seed=0)
+    ((once,),) = draws_of_test(loader, votes=1)
+    assert torch.equal(once.coord, unit_sphere(torch.from_numpy(store.coords(rows, num_points=64))))
+    (first,), (second,) = draws_of_test(loader, votes=2)
+    assert not torch.equal(first.coord, second.coord)
 
 
 ROOMS: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Task ``classification``: objects by class, over seeds and shares of the labels."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.finetune_tasks.base import Arrays
     from pointloom.stages.runs import StageRun
+    from pointloom.structures import PointBatch
     from pointloom.tasks.classification import Classifier
     from pointloom.train.parallel import Advance
 
@@ -62,7 +64,9 @@ class ClassifierParams(TuningParams):
     )
     label_smoothing: float = Field(ge=0, lt=1)
     votes: int = Field(
-        ge=1, description="random draws of the test points; single = their mean accuracy, vote = average"
+        ge=1,
+        description="random draws of the test points; single = their mean accuracy, vote = average; "
+        "1: the farthest points, as papers test",
     )
     sampling: SamplingParams
     transfer: TransferParams | None = Field(default=None, description="null trains everything at one rate")
@@ -290,13 +294,13 @@ def class_scores(found: "Arrays", label: "NDArray[np.int64]") -> "tuple[dict[str
 def _predict(
     classifier: "Classifier", test: "ObjectLoader", params: ClassifierParams, device: "torch.device"
 ) -> "Arrays":
-    """Return probabilities (votes, t, classes) for random draws of the test points, and what the passes voted for."""
+    """Return probabilities (votes, t, classes) for draws of the test points, and what the passes voted for."""
     import numpy as np
 
     from pointloom.tasks.classification import predict_draws, vote_passes
 
     precision = params.optim.precision
-    draws = [test.draw(1 + vote) for vote in range(params.votes)]
+    draws = draws_of_test(test, votes=params.votes)
     found = {"probability": predict_draws(classifier, draws, device=device, precision=precision).numpy()}
     if params.voting is None:
         return found
@@ -306,6 +310,11 @@ def _predict(
     ]
     voted = vote_passes(classifier, passes, device=device, precision=precision)
     return found | {"voted": voted.numpy().astype(np.int16)}
+
+
+def draws_of_test(test: "ObjectLoader", *, votes: int) -> "list[Iterator[PointBatch]]":
+    """Return the test clouds for every vote: random draws of their points, or the farthest ones for a single vote."""
+    return [test.draw(1 + vote) for vote in range(votes)] if votes > 1 else [test.draw(0)]
 
 
 def _write_predictions(folder: Path, store: "ObjectStore", outcomes: list[dict[str, Any]]) -> None:
