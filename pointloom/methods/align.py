@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointloom.errors import CheckpointError
+from pointloom.models import PointM2AEEncoder
 from pointloom.ops import contrastive_loss, gather_values
 from pointloom.structures import AlignBatch, Encoder, Losses
 
@@ -102,6 +103,8 @@ class Align(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        if isinstance(encoder, PointM2AEEncoder):
+            encoder.norms[:-1].requires_grad_(False)  # nobody reads the tokens of the finer scales
         self.heads = Heads(encoder.global_dim, text_dim=text_dim, image_dims=image_dims)
         self.multi_positive = multi_positive
         self.detached_gather = detached_gather

@@ -101,6 +101,7 @@ class Distill(nn.Module):
         )
         if isinstance(student, PointM2AEEncoder):
             skips = isinstance(self.local_decoder, HierarchicalDecoder) and self.local_decoder.skip
+            student.norms.requires_grad_(True)
             student.norms[: -2 if skips else -1].requires_grad_(False)  # nobody reads the tokens of these scales
         if global_term and global_depth == 0:
             self.global_decoder = PooledHead(student.global_dim, out_dim=teacher.global_dim)

@@ -99,7 +99,9 @@ class PQAE(nn.Module):
         )
         self.norm = nn.LayerNorm(encoder.dim)
         self.predict = nn.Linear(encoder.dim, 3 * encoder.group_size)
-        self.unused_position_embed = PositionEmbed(encoder.dim, hidden=128) if compat == "official" else None
+        self.unused_position_embed: nn.Module | None = None
+        if compat == "official":
+            self.unused_position_embed = PositionEmbed(encoder.dim, hidden=128).requires_grad_(False)
         if compat == "official":
             _init_official(self)
         else:

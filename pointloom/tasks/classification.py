@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointloom.models import PointM2AEEncoder
 from pointloom.models.heads import HEADS
 from pointloom.structures import Encoder, Losses, PointBatch, as_module
 
@@ -47,6 +48,8 @@ class Classifier(nn.Module):
             raise ValueError(f"unknown freeze {freeze!r}; known: {', '.join(FREEZE)}")
         self.encoder = encoder
         self.freeze = freeze
+        if isinstance(encoder, PointM2AEEncoder):
+            encoder.norms[:-1].requires_grad_(False)  # nobody reads the tokens of the finer scales
         if freeze != "none":
             for name, parameter in as_module(encoder).named_parameters():
                 parameter.requires_grad_(freeze == "official" and name in CLASS_TOKEN)

@@ -201,6 +201,7 @@ def test_official_method_has_one_part_that_nothing_uses() -> None:
     unused = {name for name, parameter in method.named_parameters() if parameter.grad is None}
     assert {name.split(".")[0] for name in unused} == {"unused_position_embed"}
     assert len(unused) == 4
+    assert unused == {name for name, parameter in method.named_parameters() if not parameter.requires_grad}
 
 
 def test_cosine_loss_of_a_perfect_guess_is_minus_one() -> None:

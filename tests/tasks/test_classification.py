@@ -38,3 +38,15 @@ def test_classifier_learns_to_tell_balls_from_discs(head: str) -> None:
     assert torch.allclose(probability.sum(-1), torch.ones(2, 16), atol=1e-5)
     assert (probability[0].argmax(-1) == test.label).float().mean() > 0.9
     assert classifier.training
+
+
+@pytest.mark.parametrize("name", ["point_mae_tiny", "point_m2ae_tiny"])
+@pytest.mark.parametrize("freeze", ["none", "encoder", "official"])
+def test_every_trainable_parameter_gets_a_gradient_and_frozen_ones_none(name: str, freeze: str) -> None:
+    args = {"num_groups": 8, "group_size": 8, "class_token": True} if name == "point_mae_tiny" else {"depth": 1}
+    encoder = build_encoder(name, **args, drop_path=0.0)  # type: ignore[arg-type]
+    classifier = Classifier(encoder, head="mlp3", num_classes=2, label_smoothing=0.0, freeze=freeze)
+    coord = torch.randn(4, 128, 3)
+    classifier(PointBatch(coord=coord, label=torch.arange(4) % 2, row=torch.arange(4)))["loss"].backward()
+    for parameter_name, parameter in classifier.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, parameter_name
