@@ -19,7 +19,13 @@ from pointloom.data.shards import ObjectStore
 from pointloom.data.transforms import unit_sphere
 from pointloom.errors import DataError, ParamsError
 from pointloom.stages.finetune import finetune
-from pointloom.stages.finetune_tasks import ClassificationParams, PartSegmentationParams, SceneSegmentationParams
+from pointloom.stages.finetune_tasks import (
+    ClassificationParams,
+    FewShotParams,
+    PartSegmentationParams,
+    SceneSegmentationParams,
+    SemanticSegmentationParams,
+)
 from pointloom.stages.finetune_tasks.classification import draws_of_test
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
@@ -92,7 +98,10 @@ def test_examples_of_the_manual_are_valid_sections() -> None:
     blocks = re.findall(r"```\n(finetune:.*?)```", page, re.DOTALL)
     sections = {name: each for block in blocks for name, each in yaml.safe_load(block)["finetune"].items()}
     found = {name: type(validate(models, section, where="docs")) for name, section in sections.items()}
-    assert found == {"parts": PartSegmentationParams, "msm": SceneSegmentationParams}
+    assert found == {
+        "parts": PartSegmentationParams, "msm": SceneSegmentationParams, "scanobjectnn": ClassificationParams,
+        "few_shot": FewShotParams, "s3dis": SemanticSegmentationParams,
+    }  # fmt: skip
 
 
 def test_misspelt_task_names_the_tasks() -> None:
