@@ -27,14 +27,13 @@ class FoldClouds:
         """Take the first ``num_points`` points of every cloud in farthest-point order.
 
         Raises:
-            DataError: A cloud has fewer points, or the fold has other classes than ``way``.
+            DataError: As for ``check_fold``.
         """
+        check_fold(fold, path=path, num_points=num_points, way=way)
         self.path = path
         self.labels: NDArray[np.int64] = np.concatenate([fold.train.label, fold.test.label])
-        if sorted(set(self.labels.tolist())) != list(range(way)):
-            raise DataError(f"{path}: expected classes 0 to {way - 1}, got {sorted(set(self.labels.tolist()))}")
         self._num_train = len(fold.train.label)
-        self._coord = np.stack([_ordered(p, path, num_points) for p in [*fold.train.points, *fold.test.points]])
+        self._coord = np.stack([_ordered(p, num_points) for p in [*fold.train.points, *fold.test.points]])
         self.info = StoreInfo(
             num_points=num_points,
             classes=tuple(str(label) for label in range(way)),
@@ -54,9 +53,25 @@ class FoldClouds:
         return self._coord[rows, :num_points]
 
 
-def _ordered(points: NDArray[np.float32], path: Path, num_points: int) -> NDArray[np.float32]:
-    if len(points) < num_points:
-        raise DataError(f"{path}: a cloud has {len(points)} points, {num_points} are to be drawn from; lower the pool")
+def check_fold(fold: Fold, *, path: Path, num_points: int, way: int) -> None:
+    """Check that a fold can be learned from and tested on.
+
+    Raises:
+        DataError: A cloud has fewer points than ``num_points`` or numbers that are not finite, or training or test
+            objects have other classes than ``way``.
+    """
+    for part in (fold.train, fold.test):
+        if (got := sorted(set(part.label.tolist()))) != list(range(way)):
+            raise DataError(f"{path}: expected classes 0 to {way - 1}, got {got}")
+        for points in part.points:
+            if len(points) < num_points:
+                few = f"a cloud has {len(points)} points, {num_points} are to be drawn from; lower the pool"
+                raise DataError(f"{path}: {few}")
+            if not np.isfinite(points).all():
+                raise DataError(f"{path}: a cloud has points that are NaN or infinite; get the file again")
+
+
+def _ordered(points: NDArray[np.float32], num_points: int) -> NDArray[np.float32]:
     coord = points[:, :3] @ Y_UP_TO_Z_UP.T
     order = farthest_point_sampling(torch.from_numpy(coord)[None], num_points)[0].numpy()
     return coord[order]

@@ -270,6 +270,9 @@ def test_few_shot_reads_the_folds_of_the_community(workspace: Path) -> None:
         run(workspace, "few-narrow", FEW, **(changed | {"num_outputs": 4}))
     with pytest.raises(DataError, match=r"5way_10shot"):
         run(workspace, "few-missing", FEW, **(changed | {"folds": [5]}))
+    (folder / "5.pkl").write_bytes((folder / "4.pkl").read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"5\.pkl: not read as a pickle"):
+        run(workspace, "few-damaged", FEW, **(changed | {"folds": [4, 5], "epochs": 10**6}))  # nothing is trained
 
 
 @pytest.mark.usefixtures("rooms")

@@ -45,16 +45,23 @@ def test_clouds_stand_upright_and_begin_with_the_farthest_points() -> None:
     points[:, 1] = [0, 0.1, 5, 2]  # y is up in the file
     points[:, 2] = [0, 0, 1, 0]
     clouds = FoldClouds(
-        Fold(train=part([1, 0], points), test=part([0], points)), path=Path("0.pkl"), num_points=3, way=2
+        Fold(train=part([1, 0], points), test=part([0, 1], points)), path=Path("0.pkl"), num_points=3, way=2
     )
-    assert clouds.labels.tolist() == [1, 0, 0]
-    assert (clouds.rows("train").tolist(), clouds.rows("test").tolist()) == ([0, 1], [2])
+    assert clouds.labels.tolist() == [1, 0, 0, 1]
+    assert (clouds.rows("train").tolist(), clouds.rows("test").tolist()) == ([0, 1], [2, 3])
     assert clouds.coords(np.array([2]), 3)[0] == pytest.approx(np.array([[0, 0, 0], [0, -1, 5], [0, 0, 2]]))
 
 
 def test_fold_of_other_classes_or_too_few_points_is_a_clear_error() -> None:
-    made = Fold(train=part([0, 1], np.zeros((4, 6), np.float32)), test=part([0], np.zeros((4, 6), np.float32)))
+    zeros = np.zeros((4, 6), np.float32)
+    made = Fold(train=part([0, 1], zeros), test=part([0, 1], zeros))
     with pytest.raises(DataError, match=r"expected classes 0 to 2, got \[0, 1\]"):
         FoldClouds(made, path=Path("0.pkl"), num_points=3, way=3)
     with pytest.raises(DataError, match="a cloud has 4 points, 5 are to be drawn from"):
         FoldClouds(made, path=Path("0.pkl"), num_points=5, way=2)
+    for odd, message in (
+        (part([0], zeros), r"expected classes 0 to 1, got \[0\]"),
+        (part([0, 1], zeros + np.nan), "NaN"),
+    ):
+        with pytest.raises(DataError, match=message):
+            FoldClouds(Fold(train=part([0, 1], zeros), test=odd), path=Path("0.pkl"), num_points=3, way=2)

@@ -114,12 +114,16 @@ def run_few_shot(params: FewShotParams, places: Places, run: "StageRun") -> None
 
 def _source(params: FewShotParams, digest: str, dataset: Path, fold: int) -> str:
     """Return what identifies the data of a fold; find what cannot work before any training starts."""
+    from pointloom.data.fold_clouds import check_fold
+    from pointloom.data.folds import load_fold
     from pointloom.train.checkpoint import file_sha256
 
     if params.folder is None:
         _open_seeded(params, dataset, fold)
         return digest
-    return file_sha256(_fold_file(params, fold))
+    path = _fold_file(params, fold)
+    check_fold(load_fold(path), path=path, num_points=params.sampling.pool, way=params.way)
+    return file_sha256(path)
 
 
 def _protocol(params: FewShotParams) -> dict[str, Any]:
