@@ -10,6 +10,7 @@ from torch import Tensor
 from pointloom.methods.mae import MAE
 from pointloom.models.point_mae import PointMAEEncoder, point_mae_small
 from pointloom.ops import chamfer_distance, gather_points
+from pointloom.train.optim import parameter_groups
 from tests.methods.m2ae_official import formula
 
 OFFICIAL_NAMES = {
@@ -121,6 +122,17 @@ def test_gradients_equal_the_official_ones(reference: tuple[str, dict[str, np.nd
         else:
             norm_there = float(theirs[f"{key}/gradnorm/{official_name(name)}"])
             assert parameter.grad.norm().item() == pytest.approx(norm_there, rel=1e-3, abs=1e-5), name
+
+
+def test_weight_decay_spares_what_the_official_rule_spares(golden: Path) -> None:
+    with np.load(golden / "mae_pretrain_small.npz", allow_pickle=False) as file:
+        ndim = {key.removeprefix("state/"): file[key].ndim for key in file.files if key.startswith("state/")}
+    method = build("small")
+    names = {id(parameter): official_name(name) for name, parameter in method.named_parameters()}
+    plain, decayed = parameter_groups(method, weight_decay=0.05)
+    spared = {name for name in names.values() if ndim[name] == 1 or name.endswith(".bias") or "token" in name}
+    assert {names[id(p)] for p in plain["params"]} == spared  # type: ignore[attr-defined]
+    assert {names[id(p)] for p in decayed["params"]} == set(names.values()) - spared  # type: ignore[attr-defined]
 
 
 def test_fresh_weights_are_drawn_as_the_official_ones(golden: Path) -> None:

@@ -63,6 +63,18 @@ def test_loss_of_unrelated_vectors_at_the_initial_temperature(batch: int, dim: i
     assert torch.stack(losses).mean().item() == pytest.approx(expected, abs=0.03)
 
 
+def test_perfect_pairs_have_no_loss_and_finite_gradients_at_the_largest_scale() -> None:
+    target = unit(16, 64)
+    query = target.clone().requires_grad_()
+    log_scale = torch.tensor(math.log(100)).requires_grad_()
+    loss = contrastive_loss(query, target, scale=log_scale.exp(), present=torch.ones(16, dtype=torch.bool))
+    loss.backward()
+    assert 0 <= loss.item() < 1e-4
+    for tensor in (query, log_scale):
+        assert tensor.grad is not None
+        assert torch.isfinite(tensor.grad).all()
+
+
 def test_rows_without_target_get_no_gradient_and_change_nothing() -> None:
     query = unit(5, 4).requires_grad_()
     target, present = unit(5, 4), torch.tensor([True, False, True, True, False])

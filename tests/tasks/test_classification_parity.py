@@ -76,6 +76,20 @@ def test_tokens_logits_and_loss_equal_the_official_ones(classifier: Classifier, 
     assert losses["train_oa"].item() == pytest.approx(float(small["acc"]))
 
 
+def test_weight_decay_spares_what_the_official_rule_spares(
+    classifier: Classifier, small: dict[str, np.ndarray]
+) -> None:
+    """The class token is spared, its position is not."""
+    names = {id(parameter): official_name(name) for name, parameter in classifier.named_parameters()}
+    plain, decayed = parameter_groups(classifier, weight_decay=0.05)
+    spared = {
+        name for name in names.values() if small[f"state/{name}"].ndim == 1 or name.endswith(".bias") or "token" in name
+    }
+    assert "cls_pos" not in spared
+    assert {names[id(p)] for p in plain["params"]} == spared  # type: ignore[attr-defined]
+    assert {names[id(p)] for p in decayed["params"]} == set(names.values()) - spared  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("head", "num_classes", "count"),
     [("mlp3", 40, 22_099_752), ("mlp3", 15, 22_093_327), ("mlp_linear", 15, 21_837_327)],
