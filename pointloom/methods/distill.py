@@ -14,7 +14,7 @@ from pointloom.models.hierarchical_decoder import HierarchicalDecoder
 from pointloom.ops import chamfer_distance, gather_points, share_of_mean
 from pointloom.structures import Groups, Losses, PointBatch, Tokens
 
-LOCAL_TARGETS = ("tokens", "points", "none")
+LOCAL_TARGETS = ("tokens", "multi", "points", "none")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Distill(nn.Module):
         teacher: The encoder of stage 1, kept frozen and in evaluation mode.
         mask_ratio: Share of hidden patches, at the coarsest scale.
         mask: ``random`` or ``block``.
-        local_target: What the local decoder predicts: ``tokens`` of the teacher at all patches, ``points`` of the
-            hidden patches (masked autoencoding: Point-MAE's, or Point-M2AE's with a hierarchical encoder), or ``none``.
+        local_target: What the local decoder predicts: ``tokens`` of the teacher at all patches, ``multi`` for those of
+            the two coarsest scales of a hierarchical encoder, ``points`` of the hidden patches (masked autoencoding:
+            Point-MAE's, or Point-M2AE's with a hierarchical encoder), or ``none``.
         local_weight: Factor of the local term.
         global_term: Whether the visible tokens predict the teacher's global feature.
         shuffle: Deal the token contents out anew in front of the local decoder.
@@ -58,8 +59,8 @@ class Distill(nn.Module):
         decoder_heads: Attention heads of both decoders.
 
     Raises:
-        ValueError: The mask has an unknown name or hides nothing or everything, no term is left, or the two encoders
-            cut clouds into different patches.
+        ValueError: The mask has an unknown name or hides nothing or everything, no term is left, the two encoders cut
+            clouds into different patches, or ``multi`` is asked of an encoder of one scale.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Distill(nn.Module):
         self.local_target = local_target
         self.local_weight = local_weight
         self.global_decoder: GlobalDecoder | PooledHead | None = None
+        self.predict_coarsest: nn.Module | None = None
         self.local_decoder = (
             self._build_local(decoder_depth, decoder_heads, shuffle) if local_target != "none" else None
         )
@@ -114,11 +116,17 @@ class Distill(nn.Module):
     def _build_local(self, depth: int, num_heads: int, shuffle: bool) -> MaskedDecoder | HierarchicalDecoder:
         """Return the local decoder, and add the layer behind it."""
         student, dim, sizes = self.encoder, self.encoder.dims[-1], self.encoder.cut[1]
-        if isinstance(student, PointM2AEEncoder) and self.local_target == "points":
+        multi = self.local_target == "multi"
+        if multi and len(student.dims) == 1:
+            raise ValueError("local_target multi needs an encoder of several scales, such as point_m2ae")
+        if isinstance(student, PointM2AEEncoder) and self.local_target in {"points", "multi"}:
             dims = tuple(student.dims[-2:])[::-1]
-            self.predict = nn.Linear(dims[-1], 3 * sizes[-len(dims)])
+            self.predict = nn.Linear(dims[-1], self.teacher.dims[-2] if multi else 3 * sizes[-len(dims)])
+            if multi:
+                self.predict_coarsest = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, self.teacher.dims[-1]))
+            skip = not (shuffle or multi)
             return HierarchicalDecoder(
-                dims, depth=depth, num_heads=num_heads, drop_path=0.0, skip=not shuffle, shuffle=shuffle
+                dims, depth=depth, num_heads=num_heads, drop_path=0.0, skip=skip, shuffle=shuffle
             )
         self.predict = nn.Linear(dim, self.teacher.dims[-1] if self.local_target == "tokens" else 3 * sizes[-1])
         return MaskedDecoder(dim, depth=depth, num_heads=num_heads, drop_path=0.0, shuffle=shuffle)
@@ -134,7 +142,7 @@ class Distill(nn.Module):
         groups = self.encoder.group(batch.coord)
         hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)
         taught: list[Tokens] = []
-        if self.local_target == "tokens" or self.global_decoder is not None:
+        if self.local_target in {"tokens", "multi"} or self.global_decoder is not None:
             with torch.no_grad():
                 taught = self.teacher(groups)
         masks = multi_scale_mask(groups, hidden)
@@ -142,7 +150,12 @@ class Distill(nn.Module):
         seen = tokens[-1]
         losses: Losses = {}
         if self.local_decoder is not None:
-            if isinstance(self.local_decoder, HierarchicalDecoder):
+            if isinstance(self.local_decoder, HierarchicalDecoder) and self.predict_coarsest is not None:
+                coarsest, finer = self.local_decoder(tokens, groups, masks)
+                guesses = ((self.predict_coarsest(coarsest), taught[-1]), (self.predict(finer), taught[-2]))
+                terms = [cosine_distance(guess, level.tokens).mean() for guess, level in guesses]
+                local = share_of_mean(torch.stack(terms).mean(), count=len(hidden))
+            elif isinstance(self.local_decoder, HierarchicalDecoder):
                 local = self._finer_points_loss(self.local_decoder, groups, masks, tokens)
             else:
                 local = self._local_loss(self.local_decoder, groups, hidden, seen, taught)

@@ -33,8 +33,9 @@ class DistillParams(StageParams):
     encoder_args: EncoderArgs = Field(description="builder arguments that differ from the teacher's")
     mask: Literal["random", "block"] = Field(description="how hidden patches are chosen")
     mask_ratio: float = Field(gt=0, lt=1, description="share of hidden patches")
-    local_target: Literal["tokens", "points", "none"] = Field(
-        description="tokens of the teacher at all patches, points of the hidden patches, or no local term"
+    local_target: Literal["tokens", "multi", "points", "none"] = Field(
+        description="tokens of the teacher at all patches (multi: of the two coarsest scales of a point_m2ae encoder), "
+        "points of the hidden patches, or no local term"
     )
     local_weight: float = Field(gt=0, description="factor of the local term")
     global_term: bool = Field(description="predict the teacher's global feature from the visible tokens")

@@ -21,7 +21,10 @@ def tiny_distill(**changed: object) -> Distill:
     return Distill(tiny_encoder(), tiny_encoder(drop_path=0.5), **(settings | changed))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("local_target", "shuffle"), [("tokens", True), ("points", True), ("points", False)])
+@pytest.mark.parametrize(
+    ("local_target", "shuffle"),
+    [("tokens", True), ("multi", True), ("multi", False), ("points", True), ("points", False)],
+)
 @pytest.mark.parametrize("global_depth", [0, 1])
 def test_student_learns_at_all_scales_and_the_teacher_does_not(
     local_target: str, shuffle: bool, global_depth: int
@@ -30,7 +33,7 @@ def test_student_learns_at_all_scales_and_the_teacher_does_not(
     before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
     method(batch)["loss"].backward()
     for name, parameter in method.named_parameters():
-        other = "encoder.norms.1" if shuffle else "encoder.norms.0"
+        other = "encoder.norms.1" if shuffle or local_target == "multi" else "encoder.norms.0"
         unread = name.startswith(("teacher.", "encoder.norms.0", other))
         assert (parameter.grad is None) == unread, name
         assert parameter.requires_grad != unread, name
@@ -49,6 +52,23 @@ def test_targets_are_the_teachers_coarsest_tokens_and_its_feature(monkeypatch: p
     monkeypatch.setattr(method.global_decoder, "forward", lambda *_: feature)
     monkeypatch.setattr(method, "predict", torch.nn.Identity())
     assert method(batch)["loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_tokens_of_two_scales_are_targets_everywhere_and_reach_the_finer_scale_from_the_coarsest_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, batch = tiny_distill(local_target="multi", global_term=False), clouds()
+    decoder = method.local_decoder
+    assert isinstance(decoder, HierarchicalDecoder)
+    assert decoder.skip is False
+    _, middle, top = method.teacher(method.encoder.group(batch.coord))
+    monkeypatch.setattr(method, "predict", torch.nn.Identity())
+    monkeypatch.setattr(method, "predict_coarsest", torch.nn.Identity())
+    for coarsest, finer, expected in (
+        (top.tokens, middle.tokens, 0.0), (-top.tokens, middle.tokens, 1.0), (top.tokens, -middle.tokens, 1.0),
+    ):  # fmt: skip
+        monkeypatch.setattr(decoder, "forward", lambda *_, found=(coarsest, finer): list(found))
+        assert method(batch)["loss"].item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_points_as_target_are_those_of_point_m2ae() -> None:
