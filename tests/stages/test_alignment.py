@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.shape_index import ShapeIndex
@@ -289,6 +290,23 @@ def test_every_row_of_the_ablations_can_be_distilled(workspace: Path, changed: d
     assert card.parent_sha256 == read_card(workspace / "models/align").weights_sha256
     assert encoder.cls_token is not None  # type: ignore[union-attr]
     assert (folder / "samples.npz").exists() == (changed.get("local_target", "tokens") == "tokens")
+
+
+@pytest.mark.slow
+def test_hierarchical_encoders_go_through_both_stages(workspace: Path) -> None:
+    every = SAMPLING | {"num_points": 64}
+    args = {"scales": 2, "depth": 1, "drop_path": 0.0}
+    run_align(workspace, "scales", encoder="point_m2ae_tiny", encoder_args=args, sampling=every, epochs=1)
+    before = load_encoder_module(workspace / "models/scales")[0].state_dict()
+    for target in ("tokens", "multi", "points"):
+        folder = run_distill(workspace, f"scales-{target}", teacher="scales", local_target=target, sampling=every)
+        encoder, card = load_encoder_module(folder)
+        assert (card.builder, card.method, card.labels) == ("point_m2ae_tiny", "distill", "captions")
+        for scale in (0, 1):
+            name = f"transformers.{scale}.blocks.0.mlp.fc1.weight"
+            assert not torch.equal(encoder.state_dict()[name], before[name])  # type: ignore[union-attr]
+        first, *_, last = csv.DictReader((folder / "curves.csv").open())
+        assert float(last["loss/local"]) < float(first["loss/local"])
 
 
 def test_fewer_points_than_patches_are_refused_before_training(workspace: Path) -> None:
