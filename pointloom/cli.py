@@ -134,15 +134,16 @@ def ui(workspace: Path, port: int | None) -> None:
 
 @cli.command()
 @click.option("-w", "--workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder.")
-@click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file; kubectl is asked for what it names.")
+@click.option("--cluster", type=click.Path(path_type=Path), help="Cluster file; what it names is asked for.")
 @click.option("--namespace", help="Where its steps run; default: kubectl's own.")
-def doctor(workspace: Path, cluster: Path | None, namespace: str | None) -> None:
+@click.option("--image-tag", help="Tag of its images; default: version and git revision.")
+def doctor(workspace: Path, cluster: Path | None, namespace: str | None, image_tag: str | None) -> None:
     """Look at this machine, and a cluster: what is installed, usable, missing, and how to get it."""
     from pointloom.cluster_file import check_cluster
     from pointloom.doctor import examine
 
     failed = False
-    for check in chain(examine(workspace), check_cluster(cluster, namespace) if cluster else ()):
+    for check in chain(examine(workspace), check_cluster(cluster, namespace, image_tag) if cluster else ()):
         failed |= check.state == "bad"
         click.echo(f"{check.state:>4}  {check.name:<15} {check.text}")
     if failed:

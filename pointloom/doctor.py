@@ -5,7 +5,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pointloom._version import __version__
 from pointloom.cluster_checks import check_kubectl, check_login, check_parts
 from pointloom.errors import ParamsError, PointloomError, WorkspaceError
 from pointloom.examination import Check
+from pointloom.image_checks import ask_docker
 from pointloom.render.egl import EGL_HINT
 from pointloom.run import disk_needed
 from pointloom.services import check_kubeflow, check_remotes, check_tracking_server
@@ -148,23 +148,15 @@ def _docker() -> Iterator[Check]:
     if not shutil.which("docker"):
         yield Check("info", "Docker", "not found; images and rehearsals need it: install Docker Engine")
         return
-    version = _ask_docker("version", "--format", "{{.Server.Version}}")
+    version = ask_docker("version", "--format", "{{.Server.Version}}")
     if version is None:
         yield Check("info", "Docker", "no engine answers; start it, or join its group: sudo usermod -aG docker $USER")
         return
     yield Check("ok", "Docker", f"engine {version}")
-    found = _ask_docker("image", "ls", "--filter", "reference=*pointloom-*", "--format", "{{.Repository}}:{{.Tag}}")
+    found = ask_docker("image", "ls", "--filter", "reference=*pointloom-*", "--format", "{{.Repository}}:{{.Tag}}")
     names = [name for name in (found or "").split() if name.endswith(__version__) or f":{__version__}-" in name]
     text = ", ".join(names) or f"none of version {__version__} is here; to build them: make images"
     yield Check("ok" if names else "info", "images", text)
-
-
-def _ask_docker(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _kubeflow() -> Iterator[Check]:

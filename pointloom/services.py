@@ -5,10 +5,12 @@ import configparser
 import importlib.util
 import json
 import os
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pointloom.examination import Check
@@ -24,7 +26,7 @@ def check_tracking_server(uri: str, *, waiting: str = "") -> Check:
         waiting: What else to say about runs that were not sent yet.
     """
     shown = _without_password(uri)
-    status, body = _get(f"{shown}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default", _login(uri))
+    status, body = ask(f"{shown}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default", _login(uri))
     if status in {200, 404}:  # 404: the server works and has no such experiment
         return Check("ok", "tracking", f"{shown} answers{waiting}")
     if status == 401:
@@ -44,9 +46,9 @@ def check_kubeflow(endpoint: str) -> Check:
     shown = _without_password(endpoint).rstrip("/")
     token = os.environ.get("KF_PIPELINES_TOKEN")
     login = {"Authorization": f"Bearer {token}"} if token else {}
-    status, body = _get(f"{shown}/apis/v2beta1/healthz", login)
-    if status == 200 and _is_json(body):
-        return Check("ok", "Kubeflow", f"{shown} answers")
+    status, body = ask(f"{shown}/apis/v2beta1/healthz", login)
+    if status == 200 and (said := _mapping(body)) is not None:
+        return _kubeflow_version(shown, said)
     if token and status in {200, 401, 403}:
         better = "kubectl create token ACCOUNT --audience=pipelines.kubeflow.org"
         return Check("bad", "Kubeflow", f"{shown} does not take KF_PIPELINES_TOKEN, which may have expired; {better}")
@@ -54,6 +56,21 @@ def check_kubeflow(endpoint: str) -> Check:
         return Check("info", "Kubeflow", f"{shown} asks for a login; submit with --token-file or --cookie-file")
     problem = body if status is None else f"status {status}"
     return Check("bad", "Kubeflow", f"{shown} does not answer ({problem}); see KF_PIPELINES_ENDPOINT")
+
+
+def _kubeflow_version(shown: str, said: Mapping[str, Any]) -> Check:
+    """Judge a healthy answer; only some name a version: the UI, and API servers before 2."""
+    if said.get("apiServerReady") is False:
+        hint = "kubectl --namespace kubeflow get pods --selector app=ml-pipeline"
+        return Check("bad", "Kubeflow", f"{shown}: the UI answers, the API server behind it does not; {hint}")
+    tag = next((str(said[key]) for key in ("apiServerTagName", "tag_name", "frontendTagName") if said.get(key)), "")
+    found = re.match(r"v?(\d+)\.(\d+)", tag)
+    version = (int(found[1]), int(found[2])) if found else None
+    if version and version < (2, 0):
+        return Check("bad", "Kubeflow", f"{shown} is version {tag}; pipelines are for 2, the webhook for 2.6")
+    if version and version < (2, 6):
+        return Check("info", "Kubeflow", f"{shown} is version {tag}; before 2.6 set webhook: null in the cluster file")
+    return Check("ok", "Kubeflow", f"{shown} answers, {f'version {tag}' if tag else 'and does not say its version'}")
 
 
 def check_remotes(folder: Path) -> Iterator[Check]:
@@ -66,27 +83,58 @@ def check_remotes(folder: Path) -> Iterator[Check]:
         name, url = section.strip("'\"").removeprefix("remote").strip(' "'), config[section].get("url", "")
         title = f"remote {name}"
         if url.startswith("s3://"):
-            yield _check_store(title, url, config[section].get("endpointurl"))
+            yield _check_store(title, url, config[section])
         elif "://" not in url:
             path = (folder / ".dvc" / url).resolve()
             there = path.is_dir() and os.access(path, os.W_OK)
             yield Check("ok" if there else "bad", title, str(path) if there else f"{path} is not a writable folder")
 
 
-def _check_store(title: str, url: str, endpoint: str | None) -> Check:
+def _check_store(title: str, url: str, remote: Mapping[str, str]) -> Check:
+    """List one file with the keys that DVC would use: that needs a key, the store, the bucket and its permission."""
     if importlib.util.find_spec("dvc_s3") is None:
         return Check("bad", title, f"{url} needs: pip install dvc-s3")
-    if endpoint is None:
-        return Check("info", title, f"{url} (not asked: it has no endpointurl)")
-    shown = _without_password(endpoint)
-    status, body = _get(shown, {})
-    if status is None:
-        return Check("bad", title, f"{shown} does not answer ({body}); see `dvc remote list`")
-    return Check("ok", title, f"{url} at {shown} answers")
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    endpoint = _without_password(remote["endpointurl"]) if remote.get("endpointurl") else None
+    shown = f"{url} at {endpoint or 'AWS'}"
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    try:
+        _s3(remote, endpoint).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except NoCredentialsError:
+        hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `dvc remote modify --local` (never in git)"
+        return Check("bad", title, f"{shown}: no key is found; {hint}")
+    except ClientError as error:
+        said = f"{error.response['Error'].get('Code')}: {error.response['Error'].get('Message')}"
+        return Check("bad", title, f"{shown} refuses: {said}; see docs/team.md, DVC")
+    except (BotoCoreError, ValueError) as error:
+        return Check("bad", title, f"{shown}: {error}; see `dvc remote list`")
+    return Check("ok", title, f"{shown} answers, and lists the bucket")
 
 
-def _get(url: str, headers: dict[str, str]) -> tuple[int | None, str]:
-    """Return status and text of an answer, or None and why there was none; no other server is sent the headers."""
+def _s3(remote: Mapping[str, str], endpoint: str | None) -> Any:
+    import botocore.session
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    session = botocore.session.Session(profile=remote.get("profile"))
+    if "credentialpath" in remote:
+        session.set_config_variable("credentials_file", remote["credentialpath"])
+    unsigned = {"signature_version": UNSIGNED} if remote.get("allow_anonymous_login") == "true" else {}
+    return session.create_client(
+        "s3",
+        region_name=remote.get("region"),
+        endpoint_url=endpoint,
+        verify={"true": None, "false": False}.get(remote.get("ssl_verify", "true"), remote.get("ssl_verify")),
+        aws_access_key_id=remote.get("access_key_id"),
+        aws_secret_access_key=remote.get("secret_access_key"),
+        aws_session_token=remote.get("session_token"),
+        config=Config(connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries={"max_attempts": 0}, **unsigned),
+    )
+
+
+def ask(url: str, headers: dict[str, str]) -> tuple[int | None, str]:
+    """GET an address: status and text, or None and why there was none; no other server is sent the headers."""
     try:
         request = urllib.request.Request(url)
         for name, value in headers.items():
@@ -115,9 +163,9 @@ def _without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
-def _is_json(text: str) -> bool:
+def _mapping(text: str) -> dict[str, Any] | None:
     try:
-        json.loads(text)
+        found = json.loads(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,7 +1,8 @@
 """What the doctor says about servers, each played by a small one on this machine."""
 
 import base64
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -10,6 +11,7 @@ from threading import Thread
 import pytest
 
 from pointloom.doctor import examine
+from pointloom.examination import Check
 from pointloom.services import check_kubeflow, check_remotes, check_tracking_server
 
 GOOD = "Basic " + base64.b64encode(b"ann:secret-word").decode()
@@ -86,7 +88,12 @@ def test_dead_tracking_server_is_no_obstacle() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "state", "text"),
     [
-        (200, '{"multi_user": false}', "ok", "answers"),
+        (200, '{"multi_user": false}', "ok", "answers, and does not say its version"),
+        (200, '{"apiServerReady": true, "frontendTagName": "2.15.0"}', "ok", "answers, version 2.15.0"),
+        (200, '{"apiServerReady": false, "frontendTagName": "2.15.0"}', "bad", "the API server behind it does not"),
+        (200, '{"apiServerTagName": "2.5.0"}', "info", "before 2.6 set webhook: null"),
+        (200, '{"tag_name": "1.8.22", "commit_sha": "0"}', "bad", "is version 1.8.22; pipelines are for 2"),
+        (200, '{"tag_name": "master"}', "ok", "version master"),
         (200, "<html>Log in</html>", "info", "asks for a login"),
         (403, "RBAC: access denied", "info", "asks for a login"),
         (500, "", "bad", "status 500"),
@@ -126,17 +133,66 @@ def test_remotes_of_dvc_are_looked_at(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (near.state, near.name, near.text) == ("ok", "remote near", str(tmp_path / "store"))
     assert (gone.state, gone.text) == ("bad", f"{tmp_path / 'nowhere'} is not a writable folder")
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    with server(403) as url:  # a store that wants a signature is there
-        config.write_text(f"['remote \"far\"']\n    url = s3://bucket/path\n    endpointurl = {url}\n")
-        [far] = check_remotes(tmp_path)
-        assert (far.state, far.text) == ("ok", f"s3://bucket/path at {url} answers")
-    [far] = check_remotes(tmp_path)
-    assert far.state == "bad"
-    assert "does not answer" in far.text
+    config.write_text("['remote \"far\"']\n    url = s3://bucket/path\n")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     [far] = check_remotes(tmp_path)
     assert far.text == "s3://bucket/path needs: pip install dvc-s3"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Check]:
+    """Look at a remote in S3 at an address, with lines of its own in .dvc/config.local, where no key is but theirs."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    (tmp_path / ".dvc").mkdir()
+
+    def look(url: str, lines: str = "") -> Check:
+        remote = "['remote \"far\"']\n"
+        at = f"    endpointurl = {url}\n" if url else ""
+        (tmp_path / ".dvc" / "config").write_text(f"{remote}    url = s3://bucket/path\n{at}")
+        (tmp_path / ".dvc" / "config.local").write_text(remote + lines)
+        [check] = check_remotes(tmp_path)
+        return check
+
+    return look
+
+
+KEYS = "    access_key_id = ann\n    secret_access_key = secret-word\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state", "text"),
+    [
+        (200, "<ListBucketResult/>", "ok", "answers, and lists the bucket"),
+        (404, "<Error><Code>NoSuchBucket</Code><Message>not there</Message></Error>", "bad", "NoSuchBucket: not there"),
+        (403, "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message></Error>", "bad", "SignatureDoesNotMatch"),
+    ],
+)
+def test_remote_in_s3_is_listed_with_the_keys_of_dvc(
+    store: Callable[..., Check], status: int, body: str, state: str, text: str
+) -> None:
+    with server(status, body) as url:
+        check = store(url, KEYS)
+    assert check.state == state
+    assert f"s3://bucket/path at {url}" in check.text
+    assert text in check.text
+    assert "secret-word" not in check.text
+
+
+def test_remote_in_s3_needs_a_key_and_an_answer(store: Callable[..., Check]) -> None:
+    """Without an address it is AWS itself, which is not asked where there is no key."""
+    check = store("")
+    assert check.state == "bad"
+    assert "s3://bucket/path at AWS: no key is found; set AWS_ACCESS_KEY_ID" in check.text
+    with server(200, "<ListBucketResult/>") as url:
+        assert store(url, "    allow_anonymous_login = true\n").state == "ok"
+    check = store(url, KEYS)
+    assert check.state == "bad"
+    assert "Could not connect" in check.text
 
 
 @pytest.mark.parametrize(
