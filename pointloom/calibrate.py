@@ -185,11 +185,9 @@ def _parts(
 
 
 def _line(first: tuple[float, float], second: tuple[float, float]) -> tuple[float, float]:
-    """Return start and slope through two points; where noise makes it fall, of the line through the second and 0."""
-    slope = (second[1] - first[1]) / max(second[0] - first[0], 1e-9)
-    if slope <= 0:
-        return 0.0, second[1] / max(second[0], 1e-9)
-    return max(0.0, second[1] - slope * second[0]), slope
+    """Return start and slope through two points; one that falls is noise, which could hide a rise by as much."""
+    slope = min(abs(second[1] - first[1]) / max(second[0] - first[0], 1e-9), second[1] / max(second[0], 1e-9))
+    return second[1] - slope * second[0], slope
 
 
 def _machine() -> str:

@@ -100,7 +100,7 @@ def test_a_line_goes_through_two_measurements_and_never_falls() -> None:
     assert (rate.start_s, rate.unit_s, rate.unit_cpu_s) == pytest.approx((5.0, 0.01, 0.02))
     assert (rate.start_bytes, rate.unit_bytes) == pytest.approx((100, 7))
     noisy = fitted([point(100, 6.0), point(400, 4.0)], gpu=True)
-    assert (noisy.start_s, noisy.unit_s, noisy.gpu) == pytest.approx((0.0, 0.01, True))
+    assert (noisy.start_s, noisy.unit_s, noisy.gpu) == pytest.approx((4 / 3, 1 / 150, True))
 
 
 @pytest.mark.parametrize(
