@@ -103,7 +103,7 @@ class GroundingHead(nn.Module):
 
     Boxes look at each other, with the distance of their middles in two of the attention heads, and at the words of
     the sentence; twice (M3DRef-CLIP's head). The loss is the cross entropy over the boxes plus the symmetric
-    contrastive loss between meant boxes and sentences of the batch.
+    contrastive loss between meant boxes, as they are before they see a word, and sentences of the batch.
 
     Note:
         The official code lets boxes look at the padding behind the words too; here they do not.
@@ -125,27 +125,28 @@ class GroundingHead(nn.Module):
         self.sentence = nn.Linear(text_dim, width, bias=False)
         self.over_boxes = nn.ModuleList([_Attention(width, dropout) for _ in range(layers)])
         self.over_words = nn.ModuleList([_Attention(width, dropout) for _ in range(layers)])
-        self.score = _mlp(width, width, 1)
+        self.score = nn.Sequential(*_mlp(width, width, width), nn.BatchNorm1d(width), nn.PReLU(), nn.Linear(width, 1))
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def look(self, objects: SceneObjects, text: SentenceFeatures) -> Float[Tensor, "b o w"]:
-        """Return what every box becomes with a sentence in mind; ``objects`` are those of each sentence's scene."""
-        box = _on_boxes(self.embed, objects.feature, objects.valid)
+    def embedded(self, objects: SceneObjects) -> Float[Tensor, "b o w"]:
+        """Return what every box is by itself."""
+        return _on_boxes(self.embed, objects.feature, objects.valid)
+
+    def scores(
+        self, box: Float[Tensor, "b o w"], objects: SceneObjects, text: SentenceFeatures
+    ) -> Float[Tensor, "b o"]:
+        """Return a score per embedded box, very low for padding; ``objects`` are those of each sentence's scene."""
         word = self.word(text.word)
         bias = distance_bias(objects)
         for boxes, words in zip(self.over_boxes, self.over_words, strict=True):
             box = boxes(box, box, bias)
             box = words(box, word, torch.where(text.valid, 0.0, NO_OBJECT)[:, None, None])
-        return box
-
-    def scores(self, box: Float[Tensor, "b o w"], valid: Bool[Tensor, "b o"]) -> Float[Tensor, "b o"]:
-        """Return a score per box, very low for padding."""
-        return _on_boxes(self.score, box, valid).squeeze(-1).masked_fill(~valid, NO_OBJECT)
+        return _on_boxes(self.score, box, objects.valid).squeeze(-1).masked_fill(~objects.valid, NO_OBJECT)
 
     def forward(self, objects: SceneObjects, questions: Questions) -> Losses:
         """Return ``loss`` and its two parts."""
-        box = self.look(objects, questions.text)
-        choice = F.cross_entropy(self.scores(box, objects.valid), questions.target)
+        box = self.embedded(objects)
+        choice = F.cross_entropy(self.scores(box, objects, questions.text), questions.target)
         meant = F.normalize(box[torch.arange(len(box)), questions.target], dim=-1)
         sentence = F.normalize(self.sentence(questions.text.sentence), dim=-1)
         everyone = torch.ones(len(box), dtype=torch.bool, device=box.device)
@@ -194,7 +195,7 @@ def chosen_boxes(head: GroundingHead, objects: SceneObjects, questions: Question
     for rows in torch.arange(len(questions.scene)).split(256):
         batch = questions.take(rows)
         theirs = _of_scenes(objects, batch.scene)
-        found.append(head.scores(head.look(theirs, batch.text), theirs.valid).argmax(-1))
+        found.append(head.scores(head.embedded(theirs), theirs, batch.text).argmax(-1))
     return torch.cat(found)
 
 

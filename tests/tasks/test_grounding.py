@@ -1,5 +1,7 @@
 """Grounding: features of boxes, padding that changes nothing, a head that learns what sentences say."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -70,10 +72,9 @@ def test_padding_changes_no_score() -> None:
         torch.cat([text.valid, torch.zeros(len(text.word), 2, dtype=torch.bool)], dim=1),
         text.sentence,
     )
-    plain = head.scores(
-        head.look(_at(objects, batch.scene), text), objects.valid[batch.scene]
-    )  # fmt: skip
-    padded = head.scores(head.look(_at(wide, batch.scene), longer), wide.valid[batch.scene])
+    theirs, wider = _at(objects, batch.scene), _at(wide, batch.scene)
+    plain = head.scores(head.embedded(theirs), theirs, text)
+    padded = head.scores(head.embedded(wider), wider, longer)
     torch.testing.assert_close(padded[:, : plain.shape[1]], plain, atol=1e-5, rtol=1e-5)
 
 
@@ -101,6 +102,23 @@ def test_accuracy_is_counted_apart_for_unique_and_multiple() -> None:
     assert found["overall"] == 100 * float((~questions.unique).float().mean())
     only = questions.take(torch.nonzero(questions.unique).squeeze(1))
     assert grounding_accuracy(only.target, only)["multiple"] is None
+
+
+def test_boxes_are_contrasted_with_sentences_before_they_see_a_word() -> None:
+    objects, questions = scenes(4, num=4)
+    torch.manual_seed(0)
+    head = GroundingHead(16, text_dim=8).eval()
+    other = replace(questions, text=replace(questions.text, word=questions.text.word.flip(0)))
+    theirs = _at(objects, questions.scene)
+    losses, changed = head(theirs, questions), head(theirs, other)
+    assert torch.equal(losses["contrast"], changed["contrast"])  # words in a box would give its sentence away
+    assert not torch.equal(losses["choice"], changed["choice"])
+
+
+def test_score_has_two_hidden_layers_as_published() -> None:
+    hidden = 128 * 128 + 128 + 2 * 128 + 1  # linear, batch norm, PReLU
+    found = sum(parameter.numel() for parameter in GroundingHead(16, text_dim=8).score.parameters())
+    assert found == 2 * hidden + 128 + 1
 
 
 def test_every_parameter_gets_a_gradient() -> None:
