@@ -54,9 +54,9 @@ def scene_notes(rows: list[Row], protocols: Iterable[Row], *, bootstrap: Row, nu
         f"The test set has {count(num_test, 'scene')}. ± is the standard deviation over seeds; it does not contain the "
         "choice of the scenes.",
         f"Differences are paired: the same test scenes and seeds on both sides, {100 * bootstrap['confidence']:g} % "
-        f"coverage. Those of mIoU are resampled {bootstrap['resamples']:,} times over test scenes and seeds; all "
-        "others are Student's intervals over seeds, wide for few seeds and blind to the choice of the scenes. An "
-        "interval that holds 0 is “no proven difference”. Many intervals are shown: about one in "
+        f"coverage. Those of mIoU and of the AP25 of boxes are resampled {bootstrap['resamples']:,} times over test "
+        "scenes and seeds; all others are Student's intervals over seeds, wide for few seeds and blind to the choice "
+        "of the scenes. An interval that holds 0 is “no proven difference”. Many intervals are shown: about one in "
         f"{round(1 / (1 - bootstrap['confidence']))} misses its true value by chance.",
         *_testing(list(protocols)),
         LABELS,

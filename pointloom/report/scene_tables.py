@@ -1,5 +1,6 @@
 """Tables about scenes: scores over seeds, and paired differences to a baseline."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from pointloom.report.inputs import ResultRecord, SceneInputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.statistics import Difference, spread
 from pointloom.report.summary import Baseline
+from pointloom.tasks.detection_scores import THRESHOLDS, FoundBoxes, TrueBoxes, resampled_map
 
 Row = dict[str, Any]
 
@@ -137,6 +139,8 @@ def paired_difference_of(
     ]
     if len(counts) == 2 and counts[0].shape == counts[1].shape and counts[0].any() and counts[1].any():
         return miou_difference(*counts, bootstrap=bootstrap)
+    if _same_true_boxes(first, second):
+        return ap_difference(first, second, seeds, fraction, bootstrap=bootstrap)
     metric = next(iter(PROTOCOLS[protocol][1]))
     values = [
         [result.runs[place[seed]].get(metric) for seed in seeds]
@@ -157,19 +161,71 @@ def miou_difference(
         second: The same of the other system, same seeds and scenes.
         bootstrap: Resamples, coverage, seed.
     """
-    rng = np.random.default_rng(bootstrap.seed)
-    num_seeds, num_scenes = first.shape[:2]
-    scenes = rng.multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=bootstrap.resamples)
-    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=bootstrap.resamples) / num_seeds
 
     def gains(weight: Float[np.ndarray, "b r"]) -> Float[np.ndarray, "b s"]:
         return _miou(weight, first) - _miou(weight, second)
 
-    sampled = (gains(scenes.astype(np.float64)) * seeds).sum(1)
+    return _resampled(gains, num_seeds=first.shape[0], num_scenes=first.shape[1], bootstrap=bootstrap)
+
+
+def ap_difference(
+    first: ResultRecord, second: ResultRecord, seeds: list[int], fraction: float, *, bootstrap: BootstrapSettings
+) -> Difference:
+    """Bootstrap the difference of two AP25 over test scenes and seeds.
+
+    Args:
+        first: Detection with its boxes.
+        second: The same of the other system, same test scenes.
+        seeds: Of the runs that both have.
+        fraction: Share of the labels.
+        bootstrap: Resamples, coverage, seed.
+    """
+    arrays = first.predictions
+    truth = TrueBoxes(arrays["true_boxes"], arrays["true_label"], arrays["true_scene"])
+    scenes = np.unique(np.concatenate([truth.scene, arrays["scene"], second.predictions["scene"]]))
+
+    def gains(weight: Float[np.ndarray, "b r"]) -> Float[np.ndarray, "b s"]:
+        scores = [
+            resampled_map(
+                _found(result, seed, fraction), truth, scenes=scenes, weight=weight,
+                num_classes=result.predictions["score"].shape[1], threshold=THRESHOLDS[0],
+            )
+            for result in (first, second) for seed in seeds
+        ]  # fmt: skip
+        return np.stack(scores[: len(seeds)], axis=1) - np.stack(scores[len(seeds) :], axis=1)
+
+    return _resampled(gains, num_seeds=len(seeds), num_scenes=len(scenes), bootstrap=bootstrap)
+
+
+def _same_true_boxes(first: ResultRecord, second: ResultRecord) -> bool:
+    """Tell whether two results keep their boxes and were tested on the same ones."""
+    kept = [result.predictions.get("true_boxes") for result in (first, second)]
+    return kept[0] is not None and kept[1] is not None and len(kept[0]) > 0 and np.array_equal(*kept)
+
+
+def _found(result: ResultRecord, seed: int, fraction: float) -> FoundBoxes:
+    arrays = result.predictions
+    own = (arrays["seed"] == seed) & (arrays["fraction"] == fraction)
+    return FoundBoxes(arrays["boxes"][own], arrays["score"][own], arrays["scene"][own])
+
+
+def _resampled(
+    gains: Callable[[Float[np.ndarray, "b r"]], Float[np.ndarray, "b s"]],
+    *,
+    num_seeds: int,
+    num_scenes: int,
+    bootstrap: BootstrapSettings,
+) -> Difference:
+    """Return the mean difference and its percentile interval; ``gains`` has those of every drawing of scenes."""
+    rng = np.random.default_rng(bootstrap.seed)
+    scenes = rng.multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=bootstrap.resamples)
+    seeds = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), size=bootstrap.resamples) / num_seeds
+    gain = gains(np.concatenate([np.ones((1, num_scenes)), scenes]))
     tail = (1 - bootstrap.confidence) / 2
-    low, high = np.quantile(sampled, [tail, 1 - tail])
-    mean = float(gains(np.ones((1, num_scenes))).mean())
-    return Difference(mean, float(low), float(high), seeds=num_seeds, objects=num_scenes, groups=num_scenes)
+    low, high = np.quantile((gain[1:] * seeds).sum(1), [tail, 1 - tail])
+    return Difference(
+        float(gain[0].mean()), float(low), float(high), seeds=num_seeds, objects=num_scenes, groups=num_scenes
+    )
 
 
 def _miou(weight: Float[np.ndarray, "b r"], counts: Float[np.ndarray, "s r c c"]) -> Float[np.ndarray, "b s"]:

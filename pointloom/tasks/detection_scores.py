@@ -98,6 +98,47 @@ def detection_scores(found: FoundBoxes, truth: TrueBoxes, *, num_classes: int, t
     )
 
 
+def resampled_map(
+    found: FoundBoxes,
+    truth: TrueBoxes,
+    *,
+    scenes: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    num_classes: int,
+    threshold: float,
+) -> NDArray[np.float64]:
+    """Return the mean average precision of ``detection_scores`` as if scenes occurred several times or not at all.
+
+    Args:
+        found: As there.
+        truth: As there.
+        scenes: (R,) numbers of the scenes, in rising order.
+        weight: (B, R) how often each of them occurs, in every one of B drawings.
+        num_classes: As there.
+        threshold: As there.
+
+    Returns:
+        (B,) percent; a drawing without any true box has 0.
+    """
+    overlap, partner = _best_matches(found, truth, num_classes)
+    place, home = np.searchsorted(scenes, found.scene), np.searchsorted(scenes, truth.scene)
+    ap = np.full((num_classes, len(weight)), np.nan)
+    for label in np.unique(truth.label):
+        order = np.argsort(-found.score[:, label], kind="stable")
+        hits = np.flatnonzero(_right(overlap[order, label] > threshold, partner[order, label]))
+        before = np.zeros((len(scenes), len(order)))
+        before[place[order], np.arange(len(order))] = 1
+        own = weight[:, place[order[hits]]]
+        given = weight @ before.cumsum(axis=1)[:, hits]  # boxes up to and with each one that is right
+        precision = own.cumsum(axis=1) / np.maximum(given, 1)
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        number = weight[:, home[truth.label == label]].sum(axis=1)
+        area = (envelope * own).sum(axis=1)
+        ap[label] = np.divide(area, number, out=np.full(len(weight), np.nan), where=number > 0)
+    there = np.isfinite(ap)
+    return 100 * np.where(there, ap, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+
+
 def average_precision(right: NDArray[np.bool_], number: int) -> float:
     """Return the area below the precision-recall curve.
 

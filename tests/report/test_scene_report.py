@@ -17,6 +17,7 @@ from pointloom.report.inputs import load_scene_inputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.scene_build import build_scene_report
 from pointloom.report.scene_tables import miou_difference, seed_difference
+from pointloom.tasks.detection_scores import FoundBoxes, TrueBoxes, detection_scores
 from pointloom.tasks.scene_segmentation import scene_scores
 
 BOOTSTRAP = BootstrapSettings(resamples=300, confidence=0.95, seed=0)
@@ -133,6 +134,56 @@ def test_detection_is_paired_over_seeds_within_each_share_of_labelled_scenes(
     told = [line for line in content["headline"] if line.startswith("Detection")]
     assert len(told) == 2
     assert "10 % of the labelled scenes" in told[1]
+
+
+def boxes_of(rng: np.random.Generator, noise: float, seeds: list[int]) -> dict[str, NDArray[Any]]:
+    """Predictions of a detector in six scenes with three unit cubes each: ``noise`` metres off, and as many guesses."""
+    true = np.tile(np.array([0, 0, 0, 1, 1, 1, 0], dtype=np.float32), (18, 1))
+    true[:, 0] = np.tile([0, 5, 10], 6)
+    guess = true + np.array([0, 3, 0, 0, 0, 0, 0], dtype=np.float32)
+    off = rng.normal(0, noise, (len(seeds), 36, 7)).astype(np.float32) * (np.arange(7) < 3)
+    scene, num = np.repeat(np.arange(6), 3), 36 * len(seeds)
+    return {
+        "boxes": (np.concatenate([true, guess]) + off.astype(np.float32)).reshape(-1, 7),
+        "scene": np.tile(scene, 2 * len(seeds)),
+        "score": rng.random((num, 2), dtype=np.float32),
+        "seed": np.repeat(seeds, 36),
+        "fraction": np.ones(num),
+        "true_boxes": true,
+        "true_scene": scene,
+        "true_label": np.tile([0, 1, 1], 6),
+    }
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1, 2]])
+def test_boxes_are_paired_over_test_scenes_also_with_one_seed(
+    paths: dict[str, Path], tmp_path: Path, seeds: list[int]
+) -> None:
+    digest = load_scene_inputs(**paths).store.info.digest
+    rng = np.random.default_rng(0)
+    means = {}
+    for name, noise in (("votenet", 0.4), ("tuned", 0.05)):
+        folder = paths["results"] / "finetune" / name
+        write_result(folder, digest, task="detection", method="untrained", counts=confusion(rng, 0))
+        arrays = boxes_of(rng, noise, seeds)
+        np.savez(folder / "predictions.npz", **arrays)
+        truth = TrueBoxes(arrays["true_boxes"], arrays["true_label"], arrays["true_scene"])
+        runs = []
+        for seed in seeds:
+            own = [arrays[key][arrays["seed"] == seed] for key in ("boxes", "score", "scene")]
+            scores = detection_scores(FoundBoxes(*own), truth, num_classes=2, threshold=0.25)
+            runs.append({"seed": seed, "fraction": 1.0, "ap25": scores.mean_ap, "ap50": 0.0, "ar25": 0.0, "ar50": 0.0})
+        means[name] = float(np.mean([run["ap25"] for run in runs]))
+        card = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(card | {"runs": runs}))
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(
+        load_scene_inputs(**paths), tmp_path / "report", replace(settings(), baselines={"tuned": "votenet"})
+    )
+    (difference,) = (row["difference"] for row in content["rows"] if row["name"] == "tuned")
+    assert difference["mean"] == pytest.approx(means["tuned"] - means["votenet"])
+    assert 0 < difference["low"] < difference["mean"] < difference["high"]
+    assert (difference["seeds"], difference["objects"]) == (len(seeds), 6)
 
 
 def test_ablation_table_joins_the_seeds_of_a_row_and_pairs_them_with_the_full_method(

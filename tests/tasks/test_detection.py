@@ -14,6 +14,7 @@ from pointloom.tasks.detection_scores import (
     TrueBoxes,
     average_precision,
     detection_scores,
+    resampled_map,
 )
 from tests.tasks.boxed_rooms import boxed_batch, boxed_scene
 
@@ -203,3 +204,27 @@ def test_momentum_falls_by_steps_to_its_floor_and_survives_a_reload() -> None:
     again.load_state_dict(task.state_dict())
     again(batch)
     assert again.detector.norm.momentum == 0.2  # type: ignore[attr-defined]
+
+
+def test_drawing_scenes_again_equals_scoring_copies_of_them() -> None:
+    rng = np.random.default_rng(0)
+    boxes = found(
+        *((int(rng.integers(5)), rng.integers(8) + rng.normal(0, 0.3), rng.random(3).tolist()) for _ in range(60))
+    )
+    truth = true(*((int(rng.integers(5)), float(place), int(rng.integers(3))) for place in range(8) for _ in range(2)))
+    weight = rng.multinomial(6, np.full(6, 1 / 6), size=7)
+    sampled = resampled_map(
+        boxes, truth, scenes=np.arange(6), weight=weight.astype(np.float64), num_classes=3, threshold=0.25
+    )
+    for row, score in zip(weight, sampled, strict=True):
+        copies = [(scene, copy) for scene, times in enumerate(row) for copy in range(times)]
+        parts = [(np.flatnonzero(boxes.scene == scene), np.flatnonzero(truth.scene == scene)) for scene, _ in copies]
+        here, there = (np.concatenate(each).astype(np.int64) for each in zip(*parts, strict=True))
+        number = [np.repeat(np.arange(len(parts)), [len(each[side]) for each in parts]) for side in (0, 1)]
+        again = detection_scores(
+            FoundBoxes(boxes.boxes[here], boxes.score[here], number[0]),
+            TrueBoxes(truth.boxes[there], truth.label[there], number[1]),
+            num_classes=3, threshold=0.25,
+        )  # fmt: skip
+        assert score == pytest.approx(again.mean_ap)
+    assert len(set(sampled.round(3).tolist())) > 3
