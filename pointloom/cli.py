@@ -176,7 +176,7 @@ def encode(files: tuple[Path, ...], encoder: str, output: Path, up: str | None) 
 @click.option(
     "--in", "workspace", type=click.Path(path_type=Path), default=".", help="Workspace folder; default: here."
 )
-@click.option("--index", help="Entry of the align section; needed where there are several.")
+@click.option("--index", help="Entry of the align section; default: the first one of params.yaml.")
 @click.option("--split", type=click.Choice(["all", "train", "test"]), default="all", show_default=True)
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Number of shapes.")
 @click.option(
@@ -209,6 +209,7 @@ def search(
     page = write_page(gallery, found, output or default_folder(gallery, found))
     if found.unknown:
         click.echo(f"The text teacher does not know {', '.join(found.unknown)}: ranked by the other words.", err=True)
+    click.echo(f"{found.searched} objects, encoder {found.index} (labels: {found.labels})", err=True)
     click.echo(as_json(found) if as_data else as_table(found), nl=not as_data)
     click.echo(f"Page: {page}", err=as_data)
 

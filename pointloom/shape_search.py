@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from pointloom.data.features import FeatureStore
@@ -73,7 +74,7 @@ def search(
         query: Words, such as "a round wooden table".
         like: File of a mesh or point cloud, instead of words.
         workspace: Folder of a workspace whose ``align`` stage has run.
-        index: Name of an ``align`` entry; it may be left out where there is one.
+        index: Name of an ``align`` entry; None takes the first one of ``params.yaml``.
         split: Which objects to search: ``all``, ``train`` or ``test``.
         top: Largest number of objects to return.
         up: Up axis of the file, None for the usual one of its format.
@@ -90,7 +91,7 @@ def open_gallery(workspace: Path | str, index: str | None) -> Gallery:
     """Open an aligned encoder's index and check that it belongs to the encoder, features and objects beside it.
 
     Raises:
-        WorkspaceError: No workspace, no aligned encoder, or several and none is named.
+        WorkspaceError: No workspace, no aligned encoder, or several, none of them named or in ``params.yaml``.
         DataError: The index is older than what it was made from.
     """
     opened = open_workspace(Path(workspace))
@@ -175,12 +176,20 @@ def _choose_index(folder: Path, asked: str | None) -> str:
             "workspace whose params.yaml has an align section, such as one made by "
             "`pointloom init FOLDER --pipeline multimodal`"
         )
-    if asked is None and len(known) > 1:
-        raise WorkspaceError(f"{folder} has several aligned encoders; choose one with --index: {', '.join(known)}")
     if asked is not None and asked not in known:
         hint = did_you_mean(asked, known)
         raise WorkspaceError(f"{folder} has no aligned encoder {asked!r}; known: {', '.join(known)}{hint}")
-    return asked or known[0]
+    first = known[0] if len(known) == 1 else next((name for name in _align_entries(folder) if name in known), None)
+    if asked is None and first is None:
+        raise WorkspaceError(f"{folder} has several aligned encoders; choose one with --index: {', '.join(known)}")
+    return asked or str(first)
+
+
+def _align_entries(folder: Path) -> list[str]:
+    """Return the entries of ``params.yaml:align`` in their order, the main one first by habit."""
+    file = folder / "params.yaml"
+    found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return list((found or {}).get("align") or {})
 
 
 def _check_fresh(gallery: Gallery) -> None:

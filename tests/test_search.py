@@ -231,6 +231,17 @@ def test_several_indices_must_be_told_apart(own: Path) -> None:
     assert pointloom.search("sofa", workspace=own, index="align")
 
 
+def test_of_several_indices_the_first_in_params_is_searched(own: Path) -> None:
+    shutil.copytree(own / "results" / "align" / "align", own / "results" / "align" / "a_trial")
+    shutil.copytree(own / "models" / "align", own / "models" / "a_trial")
+    (own / "params.yaml").write_text("align:\n  not_run_yet: {}\n  align: {}\n  a_trial: {}\n", encoding="utf-8")
+    assert find(open_gallery(own, None), "sofa").index == "align"
+    assert find(open_gallery(own, "a_trial"), "sofa").index == "a_trial"
+    done = CliRunner().invoke(cli, ["search", "sofa", "--in", str(own)])
+    assert done.exit_code == 0, done.output
+    assert "encoder align" in done.stderr
+
+
 @pytest.mark.parametrize("key", ["encoder_sha256", "features_digest", "dataset_digest"])
 def test_index_older_than_what_it_was_made_from_names_the_stage_to_rerun(own: Path, key: str) -> None:
     path = own / "results" / "align" / "align" / "index.json"
