@@ -75,15 +75,10 @@ def _listed(features: FeatureStore, modality: Literal["text", "image"]) -> str:
 
 
 def described(
-    features: FeatureStore,
-    rows: NDArray[np.int64],
-    *,
-    text: str,
-    images: Sequence[ImageTeacher],
-    usable: NDArray[np.bool_],
+    features: FeatureStore, rows: NDArray[np.int64], *, images: Sequence[ImageTeacher], has_text: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Return (R,) which objects have a usable caption or a view; arguments as for ``TeacherVectors``."""
-    found: NDArray[np.bool_] = np.any(features.text(text).present[rows] & usable, axis=1)
+    """Return (R,) which objects have a text (``has_text``) or a view; rows and images as for ``TeacherVectors``."""
+    found = has_text.copy()
     for teacher in images:
         for entry in teacher.entries:
             found |= np.any(features.images(entry).present[rows], axis=1)
@@ -100,6 +95,7 @@ class TeacherVectors:
         images: Image teachers.
         usable: (R, K) captions that may be used, None for all.
         top_caption: Use the best usable caption only instead of drawing one.
+        class_of: (R,) class whose name is the only text of each object, -1 for none; None for captions.
     """
 
     def __init__(
@@ -111,6 +107,7 @@ class TeacherVectors:
         images: Sequence[ImageTeacher],
         usable: NDArray[np.bool_] | None,
         top_caption: bool,
+        class_of: NDArray[np.int64] | None = None,
     ) -> None:
         self.features = features
         self.rows = rows
@@ -118,12 +115,17 @@ class TeacherVectors:
         self.images = list(images)
         self.top_caption = top_caption
         entries = [entry for teacher in images for entry in teacher.entries]
-        captions = features.text(text)
-        self.text_present = captions.present[rows] if usable is None else captions.present[rows] & usable
-        self.text_id = captions.text_id[rows]
+        self.class_of = class_of
+        if class_of is None:
+            captions = features.text(text)
+            self.text_present = captions.present[rows] if usable is None else captions.present[rows] & usable
+            self.text_id = captions.text_id[rows]
+        else:
+            self.text_present, self.text_id = class_of[:, None] >= 0, class_of[:, None]
         self.image_present = {entry: features.images(entry).present[rows] for entry in entries}
         views = np.stack(list(self.image_present.values())) if entries else np.zeros((1, len(rows), 1), dtype=bool)
         self.any_view: NDArray[np.bool_] = np.any(views, axis=0)
+        self._class_text = features.class_text(text)
         self._cache = self._load()
 
     def draw_caption(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -145,13 +147,15 @@ class TeacherVectors:
 
     def read(self, entry: str, chosen: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return (C, D) unit vectors of one caption or view per object; what is missing has unspecified values."""
+        if entry == self.text and self.class_of is not None:
+            return self._class_text[self.class_of[chosen]]
         if entry in self._cache:
             return self._cache[entry][chosen, which]
         read = self.features.read_text if entry == self.text else self.features.read_images
         return read(entry, self.rows[chosen], which)[0]
 
     def _load(self) -> dict[str, NDArray[np.float32]]:
-        arrays = {self.text: self.features.text(self.text).value}
+        arrays = {self.text: self.features.text(self.text).value} if self.class_of is None else {}
         arrays |= {entry: self.features.images(entry).value for entry in self.image_present}
         if sum(4 * len(self.rows) * array.shape[1] * array.shape[2] for array in arrays.values()) > CACHE_BYTES:
             return {}

@@ -50,7 +50,10 @@ class AlignParams(GrowingParams):
     encoder_args: EncoderArgs = Field(description="arguments of the builder")
     text_teacher: str | None = Field(description="text teacher of the features; null where there is only one")
     image_teachers: list[str] | None = Field(description="image teachers of the features; null takes all")
-    captions: Literal["top", "all"] = Field(description="top: the best caption; all: a random one at every step")
+    captions: Literal["top", "all", "names"] = Field(
+        description="top: the best caption; all: a random one at every step; names: no caption but the name of the "
+        "class in the prompts of the text teacher, averaged (labels tag: classes)"
+    )
     held_out: list[str] | Annotated[int, Field(ge=0)] = Field(
         description="classes whose objects, and all captions with a word of their names, take no part; a number draws "
         "as many with the seed, half of all at most"
@@ -151,28 +154,38 @@ def _training_data(
     *,
     held_out: list[str],
 ) -> "tuple[TripletLoader, int]":
-    """Return the batches and the number of captions that were dropped because they name a held-out class.
+    """Return the batches and the number of texts that were dropped because they name a held-out class.
 
     Raises:
         DataError: Features and objects differ, or a test object would be trained on.
+        ParamsError: Class names are to be the texts, but no object has a class.
     """
     import numpy as np
 
     from pointloom.data.mentions import class_words, mentioning
     from pointloom.data.objects import ObjectLoader
     from pointloom.data.triplets import TeacherVectors, TripletLoader, described
-    from pointloom.errors import DataError
+    from pointloom.errors import DataError, ParamsError
 
     if not np.array_equal(features.uids, store.uids):
         raise DataError(f"{features.path}: other objects than in {store.path}; run `pointloom embed` again")
     rows = training_rows(store, splits=params.splits, held_out=held_out)
-    present = features.text(text).present[rows]
-    texts = [features.texts(uid) for uid in store.uids[rows]]
-    named = mentioning(texts, class_words(held_out), num=present.shape[1])
-    kept = described(features, rows, text=text, images=images, usable=~named)
+    words, class_of = class_words(held_out), None
+    if params.captions == "names":
+        label = store.labels[rows]
+        if (label < 0).all():
+            raise ParamsError(f"captions: names needs objects with a class; {store.path} has none to train on")
+        present = label[:, None] >= 0
+        named = mentioning([store.info.classes[i : i + 1] if i >= 0 else () for i in label], words, num=1)
+        class_of = np.where(named[:, 0], -1, label)
+    else:
+        present = features.text(text).present[rows]
+        named = mentioning([features.texts(uid) for uid in store.uids[rows]], words, num=present.shape[1])
+    kept = described(features, rows, images=images, has_text=np.any(present & ~named, axis=1))
     vectors = TeacherVectors(
-        features, rows[kept], text=text, images=images, usable=~named[kept], top_caption=params.captions == "top"
-    )
+        features, rows[kept], text=text, images=images, usable=~named[kept], top_caption=params.captions != "all",
+        class_of=None if class_of is None else class_of[kept],
+    )  # fmt: skip
     objects = ObjectLoader(
         store, rows[kept], sampling=as_sampling(params.sampling), batch_size=params.batch_size, seed=params.seed
     )
@@ -180,11 +193,13 @@ def _training_data(
 
 
 def _words(features: "FeatureStore", vectors: "TeacherVectors") -> tuple[str, ...]:
-    """Return every word of the captions that objects may be aligned with."""
+    """Return every word of the captions, or class names, that objects may be aligned with."""
     import numpy as np
 
     from pointloom.data.aligned_text import all_words
 
+    if vectors.class_of is not None:
+        return all_words(features.info.classes[label] for label in np.unique(vectors.class_of) if label >= 0)
     texts = (features.texts(str(uid)) for uid in features.uids[vectors.rows])
     usable = zip(texts, vectors.text_present, strict=True)
     return all_words(captions[i] for captions, present in usable for i in np.flatnonzero(present))
@@ -260,7 +275,7 @@ def _save(
     *,
     text: "AlignedText",
 ) -> "EncoderCard":
-    """Write the encoder, its projections and its text side; captions have been seen, so the labels tag says so."""
+    """Write the encoder, its projections and its text side; the labels tag says what kind of text has been seen."""
     from pointloom.data.aligned_text import write_aligned_text
     from pointloom.methods.align import save_heads
     from pointloom.structures import as_module
@@ -272,7 +287,7 @@ def _save(
         builder=params.encoder,
         builder_args=params.encoder_args,
         method="align",
-        labels="captions",
+        labels="classes" if params.captions == "names" else "captions",
         num_points=params.sampling.num_points,
         data_digest=store.info.digest,
         params=params.model_dump(mode="json"),

@@ -97,7 +97,7 @@ def _protocol(aligned: Aligned, params: "AlignParams") -> dict[str, Any]:
         "draws": params.test.draws,
         "held_out": aligned.held_out,
         "captions_dropped": aligned.captions_dropped,
-        "category_words": aligned.features.info.category,
+        "category_words": True if params.captions == "names" else aligned.features.info.category,
         "num_aligned": aligned.num_aligned,
         "text_teacher": {"name": aligned.text.name, "model": aligned.text.model},
         "image_teachers": {teacher.name: list(teacher.entries) for teacher in aligned.images},

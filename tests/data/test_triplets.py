@@ -118,10 +118,29 @@ def test_missing_modality_is_masked_and_zero(store: ObjectStore, tmp_path: Path)
         assert not batch.text[~batch.has_text].any()
         assert not batch.images["sight"][~batch.has_image["sight"]].any()
         assert torch.isfinite(batch.images["look"]).all()
-    usable = np.ones((12, CAPTIONS), dtype=bool)
     text, images = choose_teachers(features, text=None, images=None)
-    found = described(features, np.arange(12), text=text.name, images=images, usable=usable)
+    has_text = features.text(text.name).present.any(axis=1)
+    found = described(features, np.arange(12), images=images, has_text=has_text)
     assert found.tolist() == [number != 5 for number in range(12)]
+
+
+def test_names_of_classes_take_the_place_of_captions(store: ObjectStore, tmp_path: Path) -> None:
+    features = features_of(store, tmp_path / "f", without_text=[0])
+    text, images = choose_teachers(features, text=None, images=None)
+    rows, class_of = np.arange(12), np.where(np.arange(12) == 5, -1, store.labels)
+    vectors = TeacherVectors(
+        features, rows, text=text.name, images=images, usable=None, top_caption=True, class_of=class_of
+    )
+    objects = ObjectLoader(store, rows, sampling=SAMPLING, batch_size=4, seed=3)
+    names = torch.from_numpy(features.class_text(text.name))
+    for batch in TripletLoader(objects, vectors).batches(0):
+        for row, name, number, present in zip(
+            batch.points.row.tolist(), batch.text, batch.text_id, batch.has_text, strict=True
+        ):
+            assert bool(present) == (row != 5)
+            assert int(number) == (-1 if row == 5 else row % 3)
+            assert torch.equal(name, names[row % 3] if present else torch.zeros_like(name))
+        assert batch.has_image["sight"].all()
 
 
 def test_pictures_of_one_model_form_one_teacher(store: ObjectStore, tmp_path: Path) -> None:

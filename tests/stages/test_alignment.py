@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pointloom.data.aligned_text import read_aligned_text
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.shape_index import ShapeIndex
 from pointloom.data.shards import ObjectStore, write_store
@@ -269,6 +270,27 @@ def test_captions_with_the_word_of_a_held_out_class_are_dropped(workspace: Path,
     found = run_align(workspace, "balls", features="balls", held_out=["ball"], epochs=1)
     assert found["protocol"]["captions_dropped"] == 2 * found["protocol"]["num_aligned"] == 2 * 16
     shutil.rmtree(workspace / "results/balls")
+
+
+def test_class_names_instead_of_captions_are_labels(workspace: Path) -> None:
+    """With names, captions are not looked at: those that call every object a ball change no weight."""
+    found = run_align(workspace, "names", captions="names")
+    store = ObjectStore(workspace / "data")
+    assert (
+        found["encoder"]["labels"] == read_card(run_distill(workspace, "names2", teacher="names")).labels == "classes"
+    )
+    assert (found["protocol"]["num_aligned"], found["protocol"]["category_words"]) == (24, True)
+    assert read_aligned_text(workspace / "models/names").words == ("ball", "needle", "plate")
+    write_teachers(
+        workspace / "miscalled", store.uids.tolist(), store.categories.tolist(), classes=CLASSES,
+        dataset_digest=store.info.digest, without_text=range(36), without_views=[1],
+    )  # fmt: skip
+    run_align(workspace, "names_only", features="miscalled", captions="names")
+    for file in ("encoder.safetensors", "heads.safetensors"):
+        assert (workspace / "models/names" / file).read_bytes() == (workspace / "models/names_only" / file).read_bytes()
+    held_out = run_align(workspace, "names_held_out", captions="names", held_out=["ball"], epochs=1)
+    assert (held_out["protocol"]["num_aligned"], held_out["protocol"]["captions_dropped"]) == (16, 0)
+    assert read_aligned_text(workspace / "models/names_held_out").words == ("needle", "plate")
 
 
 def test_features_of_another_store_are_refused(workspace: Path) -> None:
