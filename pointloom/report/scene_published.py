@@ -1,5 +1,6 @@
 """Published values of tasks on scenes beside ours, and what differs between the protocols."""
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +23,9 @@ PUBLISHED: dict[str, tuple[str, str, tuple[str, ...]]] = {
 FULL_SCENES = {"scannet": 1513, "s3dis": 271, "sunrgbd": 10335}
 """Labelled scenes of the whole data sets: training and validation."""
 
+LAYOUTS = ("scannet_votenet", "pointcept")
+"""Sources that may hold ScanNet; Pointcept's layout is also that of other scenes."""
+
 DETECTED = 18
 """Classes of the published detectors on ScanNet."""
 
@@ -34,7 +38,7 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
         rows: Rows of the tables.
     """
     info = inputs.store.info
-    variant = str(info.settings.get("variant") or "")
+    dataset, variant = _benchmark(inputs)
     if {"labelled_points", "labelled_scenes"} & (info.settings.get("scenes") or {}).keys():
         return []
     found = []
@@ -47,9 +51,7 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
             transfer = "frozen"
         for metric in metrics:
             ours = row["values"].get(metric)
-            published = find_published(
-                dataset=info.source, variant=variant, task=task, transfer=transfer, metric=metric
-            )  # fmt: skip
+            published = find_published(dataset=dataset, variant=variant, task=task, transfer=transfer, metric=metric)
             if row["fraction"] != 1 or ours is None or not published:
                 continue
             found.append(
@@ -64,6 +66,15 @@ def scene_published_rows(inputs: SceneInputs, rows: list[Row]) -> list[Row]:
                 }
             )
     return found
+
+
+def _benchmark(inputs: SceneInputs) -> tuple[str, str]:
+    """Return data set and variant as in ``published.csv``: ScanNet's scans in the layouts of others are ScanNet."""
+    info = inputs.store.info
+    variant = str(info.settings.get("variant") or "")
+    if info.source in LAYOUTS and all(re.fullmatch(r"scene\d{4}_\d{2}", name) for name in inputs.store.names):
+        return "scannet", variant.replace("scannet", "classes")
+    return info.source, variant
 
 
 def _protocol(inputs: SceneInputs, row: Row) -> Row:
@@ -82,11 +93,13 @@ def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[st
         found.append("evaluation: one point per voxel here, all points in fragments published")
     if protocol.get("tta", "none") != "none":
         found.append("evaluation: summed over turned, scaled and mirrored copies here")
-    if info.source == "scannet" and row["protocol"] in ("detection", "grounding") and not info.aligned:
+    if published.dataset == "scannet" and row["protocol"] in ("detection", "grounding") and not info.aligned:
         found.append("boxes: of scans that are not aligned with the walls here")
-    if info.source == "scannet" and row["protocol"] == "detection" and len(info.box_classes) != DETECTED:
+    if published.dataset == "scannet" and row["protocol"] == "detection" and len(info.box_classes) != DETECTED:
         found.append(f"boxes: {len(info.box_classes)} classes here, {DETECTED} published")
-    if info.counts["scenes"] < FULL_SCENES.get(info.source, 0):
+    if info.source == "scannet_votenet" and row["protocol"] != "detection":
+        found.append("data: VoteNet's export here, which leaves points of large scans out")
+    if info.counts["scenes"] < FULL_SCENES.get(published.dataset, 0):
         found.append(f"data: {info.counts['scenes']} scenes here")
     if not published.seeds.startswith(str(row["seeds"])):
         found.append(f"runs: mean of {row['seeds']} here, {published.seeds} published")

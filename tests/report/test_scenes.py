@@ -3,17 +3,18 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pointloom.data.scene_store import write_scenes
+from pointloom.data.scene_store import SceneStore, write_scenes
 from pointloom.data.synthetic_rooms import BOX_CLASSES as ROOM_BOXES
 from pointloom.data.synthetic_rooms import ROOM_CLASSES, synthetic_scenes
 from pointloom.report.album import PREDICTED_COLOR, Album
-from pointloom.report.inputs import Records, SceneInputs, load_scene_inputs
+from pointloom.report.inputs import Records, ResultRecord, SceneInputs, load_scene_inputs
 from pointloom.report.scene_build import build_scene_report
 from pointloom.report.scene_clouds import (
     COLORS,
@@ -260,3 +261,43 @@ def test_published_values_stand_beside_results_on_the_same_data(paths: dict[str,
         boxes = [rows[0] | {"protocol": "detection", "values": {"ap25": {"mean": 50.0}}}]
         (row,) = scene_published_rows(load_scene_inputs(**paths | {"dataset": tmp_path / "scannet"}), boxes)
         assert [text for text in row["published"][0]["differs"] if text.startswith("boxes")] == differs
+
+
+@pytest.mark.parametrize(
+    ("source", "variant", "name", "shown"),
+    [
+        ("scannet_votenet", "classes20", "scene0000_00", True),
+        ("pointcept", "scannet20", "scene0000_00", True),
+        ("pointcept", "scannet20", "bookstore_1", False),
+    ],
+)
+def test_scans_of_scannet_in_other_layouts_have_its_published_values(
+    paths: dict[str, Path], tmp_path: Path, source: str, variant: str, name: str, shown: bool
+) -> None:
+    inputs = load_scene_inputs(**paths)
+    rows = scene_rows(inputs, tuned=Baseline("none", {}), frozen=Baseline("none", {}), bootstrap=SETTINGS.bootstrap)
+    write_scenes(
+        tmp_path / "scans", [replace(room, name=name) for room in synthetic_scenes(1, seed=0, num_points=256)],
+        classes=ROOM_CLASSES, box_classes=ROOM_BOXES, source=source, settings={"variant": variant},
+    )  # fmt: skip
+    rows += [rows[0] | {"protocol": "detection", "values": {"ap25": {"mean": 50.0}}}]
+    found = scene_published_rows(load_scene_inputs(**paths | {"dataset": tmp_path / "scans"}), rows)
+    assert [row["metric"] for row in found] == (["mIoU", "mean class accuracy", "AP25"] if shown else [])
+
+
+def test_boxes_of_a_store_without_classes_of_points_have_a_table_per_class(
+    paths: dict[str, Path], tmp_path: Path
+) -> None:
+    """As SUN RGB-D."""
+    write_scenes(
+        tmp_path / "frames", synthetic_scenes(1, seed=0, num_points=256), classes=ROOM_CLASSES,
+        box_classes=ROOM_BOXES, source="sunrgbd", settings={},
+    )  # fmt: skip
+    inputs = load_scene_inputs(**paths)
+    store = SceneStore(tmp_path / "frames")
+    store.info = replace(store.info, classes=(), digest=inputs.store.info.digest)
+    runs = [{"seed": 0, "ap25": 40.0, "ap50": 9.0, "ar25": 60.0, "ar50": 30.0, "classes": {"sofa": {"ap25": 12.5}}}]
+    found = ResultRecord("votenet", {"task": "detection", "runs": runs})
+    _, html = written(replace(inputs, store=store, finetune={"votenet": found}, encoders={}), tmp_path / "report")
+    assert '<td class="key">sofa</td>' in html
+    assert "| sofa | 12.5" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
