@@ -64,20 +64,35 @@ class BoxesOfScene:
 
 
 def boxes_of_scene(scene: "Scene", feature: "NDArray[np.float32]") -> BoxesOfScene | None:
-    """Return what is asked about a scene, None where nothing is."""
+    """Return what is asked about a scene, None where nothing is.
+
+    Every object can be meant, also one whose class the data set does not know: ScanRefer has sentences about pillows
+    and lamps, which are none of the 18 classes with boxes.
+
+    Note:
+        M3DRef-CLIP leaves walls, floors and ceilings out. Here a ceiling that was marked as an object is one.
+    """
+    import numpy as np
+
     from pointloom.data.scene_boxes import axis_aligned
+    from pointloom.data.scene_checks import boxes_of_instances
     from pointloom.tasks.grounding import box_features
 
     if scene.boxes is None or not scene.sentences:
         return None
-    boxes = scene.boxes
-    place = {int(instance): i for i, instance in enumerate(boxes.instance)}
+    known = axis_aligned(scene.boxes)
+    nameless = boxes_of_instances(replace(scene, segment=(scene.segment >= 0).astype(np.int16)), classes=[0])
+    new = ~np.isin(nameless.instance, known.instance)
+    instance, center, size = (
+        np.concatenate([getattr(known, name), getattr(nameless, name)[new]]) for name in ("instance", "center", "size")
+    )
+    place = {int(number): i for i, number in enumerate(instance)}
     sentences = tuple(sentence for sentence in scene.sentences if sentence.instance in place)
     if not sentences:
         return None
     return BoxesOfScene(
-        feature=box_features(scene.coord, feature, center=boxes.center, size=axis_aligned(boxes).size),
-        center=boxes.center - scene.coord.mean(axis=0),
+        feature=box_features(scene.coord, feature, center=center, size=size),
+        center=center - scene.coord.mean(axis=0),
         sentences=sentences,
         target=tuple(place[sentence.instance] for sentence in sentences),
     )

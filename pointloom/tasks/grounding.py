@@ -14,6 +14,7 @@ from pointloom.ops import contrastive_loss
 from pointloom.structures import Losses
 
 NO_OBJECT = -1e4  # score of padding
+_ROUNDING = 1e-5  # metres; middle and size of a box do not hit its outermost points exactly
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def box_features(
     """Return the mean feature inside axis-aligned boxes, 0 where a box holds no point."""
     found = np.zeros((len(center), feature.shape[1]), dtype=np.float32)
     for i, (middle, half) in enumerate(zip(center, size / 2, strict=True)):
-        inside = (np.abs(coord - middle) <= half).all(axis=1)
+        inside = (np.abs(coord - middle) <= half + _ROUNDING).all(axis=1)
         if inside.any():
             found[i] = feature[inside].mean(axis=0)
     return found

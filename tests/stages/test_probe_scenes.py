@@ -18,7 +18,7 @@ from pointloom.models import build_scene_encoder
 from pointloom.report.scene_tables import PROTOCOLS
 from pointloom.stages.pretrain_methods.untrained import UntrainedParams, write_untrained
 from pointloom.stages.probe import probe
-from pointloom.stages.probe_grounding import GroundingParams, SentenceReader
+from pointloom.stages.probe_grounding import GroundingParams, SentenceReader, boxes_of_scene
 from pointloom.stages.probe_scenes import SceneProbeParams
 from pointloom.structures import as_module
 from pointloom.tasks.scene_probing import (
@@ -235,6 +235,22 @@ def test_sentences_are_read_once_and_words_are_padded_and_of_length_1(tmp_path: 
     again = reader.read(["the chair"])
     assert torch.equal(again.sentence[0], first.sentence[1])
     assert again.word.shape == (1, 4, 32)
+
+
+def test_sentences_may_mean_objects_of_classes_that_the_data_set_does_not_know() -> None:
+    room = scene(0, "test")
+    pillow = np.flatnonzero(room.instance == 7)[:30]
+    segment, instance = room.segment.copy(), room.instance.copy()
+    segment[pillow], instance[pillow] = -1, 9
+    feature = np.random.default_rng(0).random((600, 3), dtype=np.float32)
+    said = (*room.sentences, Sentence("the pillow on the blue block", 9, True), Sentence("a ghost", 11, True))
+    found = boxes_of_scene(replace(room, segment=segment, instance=instance, sentences=said), feature)
+    assert found is not None
+    assert (len(found.center), found.target) == (3, (0, 1, 2))  # no box for the floor, which has a class
+    low, high = room.coord[pillow].min(axis=0), room.coord[pillow].max(axis=0)
+    np.testing.assert_allclose(found.center[2] + room.coord.mean(axis=0), (low + high) / 2, atol=1e-6)
+    inside = ((room.coord >= low) & (room.coord <= high)).all(axis=1)
+    np.testing.assert_allclose(found.feature[2], feature[inside].mean(axis=0), rtol=1e-5)
 
 
 def test_grounding_without_sentences_is_refused_before_anything_is_encoded(encoder: Path, tmp_path: Path) -> None:
