@@ -14,12 +14,14 @@ from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root, wrong_folder
 from pointloom.datasets.pointcept import read_folder
 from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, as_colors, check_choices
+from pointloom.errors import ParamsError
 
 CLASSES = (
     *("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board"),
     "clutter",
 )
 RAW = "Stanford3dDataset_v1.2_Aligned_Version"
+NOT_ALIGNED = "Stanford3dDataset_v1.2"
 NPY = "stanford_indoor3d"
 NUM_ROOMS = {1: 44, 2: 40, 3: 23, 4: 49, 5: 68, 6: 48}
 VARIANTS = ("raw", "npy", "pointcept")
@@ -43,7 +45,7 @@ CARD = Card(
         "  ...     (normal is optional)",
     },
     markers={"raw": "Area_*/*/Annotations", "npy": "Area_*_*.npy", "pointcept": "Area_*/*/segment.npy"},
-    folders=(RAW, NPY, "s3dis"),
+    folders=(RAW, NOT_ALIGNED, NPY, "s3dis"),
     archives={},
 )
 
@@ -51,11 +53,20 @@ CARD = Card(
 def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
     """Find all rooms; Area 5 is for testing unless lists say otherwise.
 
+    They are aligned, but for the folder that has the name of the other version, and where the user says so: Pointcept
+    converts that version, and turns the rooms if it is asked to.
+
     Raises:
         DataError: There is no room.
+        ParamsError: The user calls the other version aligned.
     """
-    check_choices(CARD.title, choices, aligned=True)
+    check_choices(CARD.title, choices, "aligned")
     root = find_root(CARD, folder, variant)
+    aligned = root.name != NOT_ALIGNED if choices.aligned is None else choices.aligned
+    if aligned and root.name == NOT_ALIGNED:
+        raise ParamsError(
+            f"prepare.scenes.aligned: {root} is the version that is not aligned; take {RAW}, or say false"
+        )
     found = sorted(root.glob(CARD.markers[variant]))
     if variant == "npy":
         rooms = {path.stem: path for path in found}
@@ -69,10 +80,14 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
         items.append(SceneItem(name, path, "test" if area == TEST_AREA else "train", group=area))
     num, expected = len(items), sum(NUM_ROOMS.values())
     notes = [] if num == expected else [f"The official data has {expected} rooms, this has {num}."]
-    return FoundScenes(items, read_room, CLASSES, BOX_CLASSES, notes)
+
+    def read(item: SceneItem) -> Scene:
+        return read_room(item, aligned=aligned)
+
+    return FoundScenes(items, read, CLASSES, BOX_CLASSES, notes)
 
 
-def read_room(item: SceneItem) -> Scene:
+def read_room(item: SceneItem, *, aligned: bool) -> Scene:
     """Read one room; its smallest coordinate is 0 on every axis.
 
     The npy layout has no instances, and so no boxes.
@@ -81,7 +96,7 @@ def read_room(item: SceneItem) -> Scene:
         RejectedError: It is damaged or empty.
     """
     if (item.path / "coord.npy").is_file():
-        scene = read_folder(item, segment="segment.npy", aligned=True)
+        scene = read_folder(item, segment="segment.npy", aligned=aligned)
         scene = replace(scene, coord=scene.coord - scene.coord.min(axis=0, initial=np.inf))
         return replace(scene, boxes=_boxes(scene))
     raw = item.path.is_dir()
@@ -97,7 +112,7 @@ def read_room(item: SceneItem) -> Scene:
         instance=table[:, 7].astype(np.int32),
         split=item.split,
         group=item.group,
-        aligned=True,
+        aligned=aligned,
     )
     return replace(scene, boxes=_boxes(scene)) if raw else scene
 
@@ -140,15 +155,25 @@ def _read_annotations(folder: Path) -> NDArray[np.float64]:
 
 
 def _read_text(path: Path) -> NDArray[np.float64]:
-    """Read x y z r g b; a stray control character, which the official data has in one file, counts as a blank."""
-    data = path.read_bytes().translate(_TO_BLANK)
-    try:
-        table = np.loadtxt(BytesIO(data), dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        what = "expected six numbers per line (x y z r g b); repair the line"
-        raise RejectedError("unreadable", f"{path}: {error}; {what}") from error
+    """Read x y z r g b.
+
+    The official data has stray control characters in a few lines: in one file between two numbers, so that they count
+    as blanks (185?187), in others inside a number (103.0?0000), where blanks would make seven numbers of six.
+    """
+    data = path.read_bytes()
+    for plain in (data.translate(_TO_BLANK), data.translate(None, _CONTROL)):
+        try:
+            return _six_columns(plain)
+        except ValueError as error:
+            what = f"{path}: {error}; expected six numbers per line (x y z r g b); repair the line"
+            rejected = RejectedError("unreadable", what)
+    raise rejected
+
+
+def _six_columns(data: bytes) -> NDArray[np.float64]:
+    table = np.loadtxt(BytesIO(data), dtype=np.float64, ndmin=2)
     if table.shape[1] != 6:
-        raise RejectedError("unreadable", f"{path}: expected six numbers per line (x y z r g b), got {table.shape[1]}")
+        raise ValueError(f"there are {table.shape[1]} numbers in every line")
     return table
 
 

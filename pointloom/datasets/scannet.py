@@ -79,12 +79,16 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
         name = path.parent.name
         split = splits.get(name, "pretrain" if path.parent.parent.name == "scans_test" else "")
         items.append(SceneItem(name, path, split, group=name.rpartition("_")[0]))
+    notes = count_notes(items)
+    if aligned and (others := [item for item in items if item.split == "pretrain" and not _has_alignment(item)]):
+        items = [item for item in items if item not in others]
+        notes.append(f"{len(others)} test scans have no axisAlignment and were left out: they cannot be aligned.")
     sentences = read_sentences(choices.sentences, table.nyu40)
 
     def read(item: SceneItem) -> Scene:
         return read_scan(item, labels, table, aligned=aligned, sentences=sentences.get(item.name, ()))
 
-    return FoundScenes(items, read, labels.classes, labels.box_classes, count_notes(items))
+    return FoundScenes(items, read, labels.classes, labels.box_classes, notes)
 
 
 def count_notes(items: list[SceneItem]) -> list[str]:
@@ -170,18 +174,27 @@ def vertex_normals(coord: NDArray[np.float64], faces: NDArray[np.int64]) -> NDAr
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
 
 
+def _has_alignment(item: SceneItem) -> bool:
+    path = item.path.parent / f"{item.name}.txt"
+    return path.is_file() and _alignment_line(path) is not None
+
+
+def _alignment_line(path: Path) -> str | None:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((text for text in lines if text.strip().startswith("axisAlignment")), None)
+
+
 def read_alignment(path: Path) -> NDArray[np.float64]:
-    """Return the 4 x 4 turn along the walls; the identity where the file has none, as for test scans.
+    """Return the 4 x 4 turn along the walls.
 
     Raises:
-        RejectedError: The file is missing or the matrix is no rigid motion.
+        RejectedError: The file is missing or has none, as those of test scans, or the matrix is no rigid motion.
     """
     if not path.is_file():
         raise RejectedError("missing_file", f"{path} is not there")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    line = next((text for text in lines if text.strip().startswith("axisAlignment")), None)
+    line = _alignment_line(path)
     if line is None:
-        return np.eye(4)
+        raise RejectedError("unreadable", f"{path}: has no axisAlignment; get it again, or set scenes.aligned: false")
     try:
         turn = np.array([float(word) for word in line.partition("=")[2].split()]).reshape(4, 4)
     except ValueError as error:

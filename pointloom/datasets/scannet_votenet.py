@@ -1,11 +1,13 @@
 """VoteNet's export of ScanNet, which VoteNet, H3DNet, 3DETR and MM-3DScene read: four npy files per scan."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from pointloom.data.quarantine import RejectedError
+from pointloom.data.scene_boxes import axis_aligned
 from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root
 from pointloom.datasets.scannet import CARD as SCANNET
@@ -24,6 +26,8 @@ from pointloom.datasets.scene_sets import (
     read_array,
 )
 from pointloom.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 VARIANTS = ("classes20", "classes18")
 MAX_POINTS = 50_000
@@ -127,7 +131,8 @@ def write_scans(
 
     Args:
         folder: Gets ``scannet_train_detection_data`` and ``meta_data``.
-        scenes: Aligned, axis-aligned boxes.
+        scenes: Aligned. Of turned boxes the hulls along the axes are written, as detectors for ScanNet are trained
+            here (``num_headings: 1``); a warning counts them.
         classes: Of the points, among ScanNet's 20.
         box_classes: Of the boxes, among ScanNet's 18.
         max_points: A random part of larger scans is kept; None keeps all, as MM-3DScene's pre-training wants it.
@@ -137,35 +142,34 @@ def write_scans(
         Number of scenes.
 
     Raises:
-        DataError: A scene is not aligned, a box is turned, or a class is not ScanNet's.
+        DataError: A scene is not aligned, or a class is not ScanNet's.
     """
     point_ids, box_ids = np.array([*nyu40_ids(classes), 0]), np.array([*nyu40_ids(box_classes), 0])
     data, lists = folder / "scannet_train_detection_data", folder / "meta_data"
     names: dict[str, list[str]] = {split: [] for split in SPLIT_FILES}
+    turned = 0
     for number, scene in enumerate(scenes):
         if not scene.aligned:
             raise DataError(f"{scene.name}: VoteNet's export needs scenes along the axes; prepare.scenes.aligned: true")
-        if scene.boxes is not None and (turned := np.count_nonzero(scene.boxes.heading)):
-            raise DataError(
-                f"{scene.name}: VoteNet's export has boxes along the axes alone, {turned} of this scene's "
-                f"{len(scene.boxes.heading)} are turned (as those of synthetic_rooms)"
-            )
         for path in (data, lists):
             path.mkdir(parents=True, exist_ok=True)
         kept = np.arange(len(scene.coord))
         if max_points is not None and len(kept) > max_points:
             kept = np.random.default_rng([seed, number]).permutation(len(kept))[:max_points]
-        color = np.zeros_like(scene.coord) if scene.color is None else scene.color
-        np.save(data / f"{scene.name}_vert.npy", np.column_stack([scene.coord, color])[kept].astype(np.float32))
+        columns = [array for array in (scene.coord, scene.color) if array is not None]
+        np.save(data / f"{scene.name}_vert.npy", np.column_stack(columns)[kept].astype(np.float32))
         np.save(data / f"{scene.name}_sem_label.npy", point_ids[scene.segment[kept]])
         np.save(data / f"{scene.name}_ins_label.npy", scene.instance[kept].astype(np.int64) + 1)
         boxes = np.zeros((0, 7))
         if scene.boxes is not None:
-            boxes = np.column_stack([scene.boxes.center, scene.boxes.size, box_ids[scene.boxes.label]])
+            turned += np.count_nonzero(scene.boxes.heading)
+            boxes = np.column_stack([scene.boxes.center, axis_aligned(scene.boxes).size, box_ids[scene.boxes.label]])
         np.save(data / f"{scene.name}_bbox.npy", boxes.astype(np.float64))
         names[scene.split].append(scene.name)
     for split, file in SPLIT_FILES.items():
         (lists / file).write_text("".join(f"{name}\n" for name in names[split]), encoding="utf-8")
+    if turned:
+        logger.warning("%d boxes are turned; their hulls along the axes were written, which are larger", turned)
     return sum(map(len, names.values()))
 
 

@@ -95,6 +95,11 @@ def _find(params: PrepareParams, choices: ScenePreparation, source: Path) -> tup
         )
     if params.unlabelled_synthetic:
         raise ParamsError("prepare.unlabelled_synthetic: must be 0, only synthetic_rooms adds generated rooms")
+    if choices.labelled_points and params.source == "scannet_votenet":
+        raise ParamsError(
+            "prepare.scenes.labelled_points: the lists count the vertices of scans, and VoteNet's export leaves some "
+            "of them out; take source scannet or pointcept"
+        )
     data = SCENE_DATASETS[params.source]
     variant = data.variants[0] if params.variant is None and len(data.variants) == 1 else params.variant
     if variant not in data.variants:
@@ -233,8 +238,8 @@ def _with_normals(scene: Scene) -> Scene:
 
 
 def _check_size(path: Path, max_file_mb: float) -> None:
-    if path.is_file() and path.stat().st_size > max_file_mb * 1e6:
-        size = path.stat().st_size / 1e6
+    sizes = [file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    if (size := max(sizes, default=0) / 1e6) > max_file_mb:
         raise RejectedError("too_large", f"{size:.0f} MB, more than max_file_mb {max_file_mb:g}; raise it or thin it")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pointloom.data.scene_store import SceneStore
 from pointloom.datasets.limited_labels import FewPointLabels, draw_point_labels, read_point_lists
-from pointloom.errors import DataError
+from pointloom.errors import DataError, ParamsError
 from tests.datasets.scannet_tree import write_tree
 
 Prepared = Callable[..., SceneStore]
@@ -61,6 +61,11 @@ def test_lists_for_other_data_are_refused(tree: Path, prepared_scenes: Prepared)
     torch.save({"scene0000_00": np.array([0])}, tree / "points20")
     with pytest.raises(DataError, match="scene0002_00: the lists of labelled points have no such scene"):
         prepared_scenes("scannet", tree, variant="classes20", scenes=scenes)
+
+
+def test_points_of_a_thinned_export_cannot_be_named(tmp_path: Path, prepared_scenes: Prepared) -> None:
+    with pytest.raises(ParamsError, match=r"prepare\.scenes\.labelled_points: the lists count the vertices"):
+        prepared_scenes("scannet_votenet", tmp_path, variant="classes20", scenes={"labelled_points": "points20"})
 
 
 def test_drawn_points_depend_on_seed_and_name_and_fewer_are_a_subset_of_more(

@@ -139,6 +139,14 @@ def test_damaged_scenes_are_quarantined(
     assert store.names.tolist() == ["scene0001_00", "scene0707_00"]
 
 
+def test_files_of_a_scene_may_not_be_too_large(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:
+    out = tmp_path / "scannet"
+    write_folders(out, [raw.scene(row) for row in range(3)])
+    np.save(out / "train/scene0000_00/coord.npy", np.random.default_rng(0).random((100_000, 3), dtype=np.float32))
+    store = prepared_scenes("pointcept", out, variant="scannet20", max_failure_ratio=0.4, max_file_mb=1)
+    assert [failure["reason"] for failure in store.failures()] == ["too_large"]
+
+
 def test_sentences_need_scans_along_the_walls(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:
     out = tmp_path / "scannet"
     write_folders(out, [raw.scene(row) for row in range(3)])

@@ -70,11 +70,36 @@ def test_raw_and_npy_give_the_same_rooms(tmp_path: Path, prepared_scenes: Prepar
     assert npy.boxes is None
 
 
-def test_a_stray_control_character_counts_as_a_blank(tmp_path: Path, prepared_scenes: Prepared) -> None:
-    write_room(tmp_path / "Area_5/hallway_6", {"ceiling_1": "1 2 3 4 5 6\n1 2 4 185\x10187 9\n"})
-    color = prepared_scenes("s3dis", tmp_path, variant="raw").scene(0).color
-    assert color is not None
-    assert color[1].tolist() == [185, 187, 9]
+@pytest.mark.parametrize(
+    ("line", "coord", "color"),
+    [
+        ("22.350 6.692 3.048 185\x10187 182", [22.35, 6.692, 3.048], [185, 187, 182]),  # Area_5/hallway_6
+        ("1 2 4 103.0\x100000 105.0 102.0", [1, 2, 4], [103, 105, 102]),  # Area_5/office_19 of the other version
+        ("19.302 -9.1\x160 1.785 146 137 106", [19.302, -9.1, 1.785], [146, 137, 106]),  # Area_3/hallway_2
+    ],
+)
+def test_stray_control_characters_stand_between_numbers_or_inside_of_one(
+    tmp_path: Path, prepared_scenes: Prepared, line: str, coord: list[float], color: list[int]
+) -> None:
+    write_room(tmp_path / "Area_5/hallway_6", {"ceiling_1": f"0 -10 0 4 5 6\n{line}\n"})
+    room = prepared_scenes("s3dis", tmp_path, variant="raw").scene(0)
+    np.testing.assert_allclose(room.coord[1] - room.coord[0], np.array(coord) - [0, -10, 0], atol=1e-5)
+    assert room.color is not None
+    assert room.color[1].tolist() == color
+
+
+def test_the_version_that_is_not_aligned_is_not_called_so(tmp_path: Path, prepared_scenes: Prepared) -> None:
+    text = "1 2 3 4 5 6\n2 2 3 4 5 6\n"
+    for version in ("Stanford3dDataset_v1.2_Aligned_Version", "Stanford3dDataset_v1.2"):
+        write_room(tmp_path / version / "Area_1/office_1", {"chair_1": text})
+    for folder, choice, expected in (
+        ("Stanford3dDataset_v1.2_Aligned_Version", {}, True),
+        ("Stanford3dDataset_v1.2", {}, False),
+        ("Stanford3dDataset_v1.2_Aligned_Version", {"scenes": {"aligned": False}}, False),
+    ):
+        assert prepared_scenes("s3dis", tmp_path / folder, variant="raw", **choice).info.aligned is expected
+    with pytest.raises(ParamsError, match="is the version that is not aligned"):
+        prepared_scenes("s3dis", tmp_path / "Stanford3dDataset_v1.2", variant="raw", scenes={"aligned": True})
 
 
 @pytest.mark.parametrize("text", ["1 2 3 4 5 six\n", "1 2 3\n", "1 2 3 4 5 6\n1 2 3 4 5\n", "nan 2 3 4 5 6\n"])
@@ -118,8 +143,8 @@ def test_another_folder_and_variant_are_explained(tmp_path: Path, prepared_scene
     assert "Annotations/beam_1.txt" in str(caught.value)
     with pytest.raises(ParamsError, match="raw, npy, pointcept; got none"):
         prepared_scenes("s3dis", tmp_path)
-    with pytest.raises(ParamsError, match="S3DIS is aligned with the walls and cannot be had otherwise"):
-        prepared_scenes("s3dis", tmp_path, variant="raw", scenes={"aligned": False})
+    with pytest.raises(ParamsError, match="VoteNet's export is aligned with the walls and cannot be had otherwise"):
+        prepared_scenes("scannet_votenet", tmp_path, variant="classes20", scenes={"aligned": False})
     with pytest.raises(ParamsError, match=r"prepare\.up: S3DIS has \+Z up"):
         prepared_scenes("s3dis", tmp_path, variant="raw", up="y", scenes={"aligned": True})
     with pytest.raises(ParamsError, match=r"prepare\.scenes: source folder has objects, not scenes"):

@@ -75,12 +75,16 @@ def test_large_scans_lose_points_but_no_box(tmp_path: Path, raw: SceneStore) -> 
     assert len(np.load(tmp_path / f"a/{DATA}/scene0001_00_bbox.npy")) == 1
 
 
-def test_turned_boxes_and_other_classes_cannot_be_exported(tmp_path: Path, raw: SceneStore) -> None:
+def test_turned_boxes_become_their_hulls_and_other_classes_cannot_be_exported(
+    tmp_path: Path, raw: SceneStore, caplog: pytest.LogCaptureFixture
+) -> None:
     scene = raw.scene(0)
     assert scene.boxes is not None
-    turned = replace(scene, boxes=replace(scene.boxes, heading=np.ones(1, np.float32)))
-    with pytest.raises(DataError, match="boxes along the axes alone, 1 of this scene's"):
-        write(tmp_path / "out", raw, turned)
+    turned = replace(scene, boxes=replace(scene.boxes, heading=np.full(1, np.pi / 4, np.float32)))
+    write(tmp_path / "hulls", raw, turned)
+    (box,) = np.load(tmp_path / f"hulls/{DATA}/scene0000_00_bbox.npy")
+    np.testing.assert_allclose(box, [3.5, 7.5, -0.5, 2**0.5, 2**0.5, 1, 5], rtol=1e-6)
+    assert "1 boxes are turned; their hulls along the axes were written" in caplog.text
     with pytest.raises(DataError, match="'sky' is not among"):
         write_scans(tmp_path / "out", [scene], classes=("sky",), box_classes=())
 
@@ -120,3 +124,8 @@ def test_scans_without_colour_and_without_objects_are_kept(
     store = prepared_scenes("scannet_votenet", tmp_path / "scannet", variant="classes20")
     assert store.scene(0).color is None
     assert {"without_color": 1, "without_objects": 1}.items() <= store.info.counts.items()
+
+
+def test_scans_without_colour_stay_without(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:
+    write(tmp_path / "scannet", raw, *(replace(raw.scene(row), color=None) for row in range(2)))
+    assert prepared_scenes("scannet_votenet", tmp_path / "scannet", variant="classes20").scene(0).color is None
