@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-LAYOUTS = ("votenet", "pointcept", "pointcept_s3dis")
+LAYOUTS = ("votenet", "votenet_sunrgbd", "pointcept", "pointcept_s3dis", "s3dis_npy")
 
 
 @click.group(invoke_without_command=True)
@@ -44,13 +44,14 @@ def get(name: str, folder: Path, variant: str | None, keep_archive: bool) -> Non
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--layout", type=click.Choice(LAYOUTS), required=True, help="Whose code is to read it.")
-@click.option("--max-points", type=click.IntRange(min=1), help="votenet: at most so many random points per scene.")
+@click.option("--max-points", type=click.IntRange(min=1), help="VoteNet's: at most so many random points per scene.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of that choice.")
 def export(store: Path, folder: Path, layout: str, max_points: int | None, seed: int) -> None:
     """Write the prepared scenes STORE into FOLDER as other code reads them.
 
-    votenet: VoteNet's, H3DNet's, 3DETR's and MM-3DScene's ScanNet (aligned scenes). pointcept: Pointcept's ScanNet
-    (scenes that are not aligned). pointcept_s3dis: Pointcept's S3DIS, by areas.
+    votenet: VoteNet's, H3DNet's, 3DETR's and MM-3DScene's ScanNet (aligned scenes). votenet_sunrgbd: VoteNet's and
+    3DETR's SUN RGB-D, with turned boxes. pointcept: Pointcept's ScanNet (scenes that are not aligned). pointcept_s3dis:
+    Pointcept's S3DIS, by areas. s3dis_npy: S3DIS as one npy file per room.
     """
     from pointloom.data.scene_store import SceneStore
     from pointloom.datasets.export import export_scenes

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pointloom.data.scene_store import SceneStore
-from pointloom.datasets import pointcept, s3dis, scannet_votenet
+from pointloom.datasets import pointcept, s3dis, scannet_votenet, sunrgbd
 from pointloom.datasets.scannet_labels import CLASSES_20, IDS_200
 from pointloom.errors import DataError
 
@@ -14,8 +14,8 @@ def export_scenes(store: SceneStore, folder: Path, *, layout: str, max_points: i
     Args:
         store: Prepared scenes.
         folder: Must not be there yet, or be empty.
-        layout: ``votenet``, ``pointcept`` or ``pointcept_s3dis``.
-        max_points: Of ``votenet``: a random part of larger scenes is kept; None keeps all.
+        layout: ``votenet``, ``votenet_sunrgbd``, ``pointcept``, ``pointcept_s3dis`` or ``s3dis_npy``.
+        max_points: Of VoteNet's: a random part of larger scenes is kept; None keeps all.
         seed: Of that choice.
 
     Returns:
@@ -32,6 +32,12 @@ def export_scenes(store: SceneStore, folder: Path, *, layout: str, max_points: i
         return scannet_votenet.write_scans(
             folder, scenes, classes=classes, box_classes=store.info.box_classes, max_points=max_points, seed=seed
         )
+    if layout == "votenet_sunrgbd":
+        return sunrgbd.write_frames(
+            folder, scenes, box_classes=store.info.box_classes, max_points=max_points, seed=seed
+        )  # fmt: skip
+    if layout == "s3dis_npy" and classes == s3dis.CLASSES:
+        return s3dis.write_npy(folder, scenes)
     if layout == "pointcept_s3dis" and classes == s3dis.CLASSES:
         return pointcept.write_folders(folder, scenes, segment="segment.npy", areas=True)
     if layout == "pointcept" and classes == CLASSES_20.classes:
@@ -40,5 +46,5 @@ def export_scenes(store: SceneStore, folder: Path, *, layout: str, max_points: i
         return pointcept.write_folders(folder, scenes, segment="segment200.npy")
     raise DataError(
         f"{store.path}: its {len(classes)} classes ({', '.join(classes[:3])} ...) are not those of layout {layout}: "
-        "pointcept has ScanNet's 20 or 200, pointcept_s3dis the 13 of S3DIS"
+        "pointcept has ScanNet's 20 or 200, pointcept_s3dis and s3dis_npy the 13 of S3DIS"
     )

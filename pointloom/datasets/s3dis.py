@@ -1,6 +1,7 @@
 """S3DIS: scanned rooms of six areas with 13 classes, as raw text, one npy file per room, or in Pointcept's layout."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,7 @@ from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root, wrong_folder
 from pointloom.datasets.pointcept import read_folder
 from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, as_colors, check_choices
-from pointloom.errors import ParamsError
+from pointloom.errors import DataError, ParamsError
 
 CLASSES = (
     *("ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board"),
@@ -72,7 +73,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
         rooms = {path.stem: path for path in found}
     else:
         rooms = {f"{path.parent.parent.name}_{path.parent.name}": path.parent for path in found}
-    if odd := [name for name in rooms if not re.fullmatch(r"Area_\d_.+", name)]:
+    if odd := [name for name in rooms if not _is_room(name)]:
         raise wrong_folder(CARD, folder, variant, f"{odd[0]} is no room of an area")
     items = []
     for name, path in rooms.items():
@@ -175,6 +176,36 @@ def _six_columns(data: bytes) -> NDArray[np.float64]:
     if table.shape[1] != 6:
         raise ValueError(f"there are {table.shape[1]} numbers in every line")
     return table
+
+
+def write_npy(folder: Path, scenes: Iterable[Scene]) -> int:
+    """Write rooms as one npy file each; instances and normals are not part of that layout.
+
+    Args:
+        folder: Gets ``stanford_indoor3d``.
+        scenes: With colours, and a class for every point.
+
+    Returns:
+        Number of rooms.
+
+    Raises:
+        DataError: A scene has no area, no colours, or points without a class.
+    """
+    num = 0
+    for scene in scenes:
+        what = "" if _is_room(scene.name) else "its name does not begin with an area, as Area_1_office_1"
+        what = what or ("it has no colours" if scene.color is None else "")
+        if what or (scene.segment < 0).any():
+            raise DataError(f"{scene.name}: {what or 'some points have no class'}; layout s3dis_npy needs it")
+        (folder / NPY).mkdir(parents=True, exist_ok=True)
+        table = np.column_stack([scene.coord, scene.color, scene.segment]).astype(np.float32)
+        np.save(folder / NPY / f"{scene.name}.npy", table)
+        num += 1
+    return num
+
+
+def _is_room(name: str) -> bool:
+    return re.fullmatch(r"Area_\d_.+", name) is not None
 
 
 DATASET = SceneDataset(card=CARD, variants=VARIANTS, find=find)

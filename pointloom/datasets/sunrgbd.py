@@ -1,11 +1,14 @@
 """SUN RGB-D: single views of rooms with turned boxes, in VoteNet's format or as it is delivered (no Matlab needed)."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pointloom.data.materials import NEUTRAL
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.scenes import Scene, SceneBoxes
 from pointloom.datasets.card import Card, find_root, wrong_folder
@@ -18,6 +21,7 @@ from pointloom.datasets.scene_sets import (
     map_labels,
     read_array,
 )
+from pointloom.errors import DataError
 
 BOX_CLASSES = (
     "bed", "table", "sofa", "chair", "toilet", "desk", "dresser", "night_stand", "bookshelf", "bathtub",
@@ -211,6 +215,73 @@ def _boxes(row: Any, path: Path) -> SceneBoxes:
         label=np.array([BOX_CLASSES.index(str(box.classname)) for box in found], dtype=np.int64),
         instance=np.full(len(found), -1, dtype=np.int64),
     )
+
+
+def write_frames(
+    folder: Path,
+    scenes: Iterable[Scene],
+    *,
+    box_classes: tuple[str, ...],
+    max_points: int | None = MAX_POINTS,
+    seed: int = 0,
+) -> int:
+    """Write scenes in VoteNet's format: points, boxes, and the centres that every point in a box votes for.
+
+    Args:
+        folder: Gets the two folders of the format.
+        scenes: Those for pre-training are left out, the format has none. Names that are not six digits become numbers.
+        box_classes: Of the boxes, among the ten of SUN RGB-D.
+        max_points: A random part of larger scenes is kept; None keeps all.
+        seed: Of that choice.
+
+    Returns:
+        Number of scenes.
+
+    Raises:
+        DataError: A class is not SUN RGB-D's.
+    """
+    if odd := [name for name in box_classes if name not in BOX_CLASSES]:
+        raise DataError(f"class {odd[0]!r} is not among SUN RGB-D's ten classes; known: {', '.join(BOX_CLASSES)}")
+    num = 0
+    for number, scene in enumerate(scenes, start=1):
+        if scene.split not in FOLDERS:
+            continue
+        kept = np.arange(len(scene.coord))
+        if max_points is not None and len(kept) > max_points:
+            kept = np.random.default_rng([seed, number]).permutation(len(kept))[:max_points]
+        name = scene.name if re.fullmatch(r"\d{6}", scene.name) else f"{number:06d}"
+        path = folder / FOLDERS[scene.split] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        color = np.full(scene.coord.shape, NEUTRAL) if scene.color is None else scene.color
+        pc = np.column_stack([scene.coord, color / 255])[kept].astype(np.float32)
+        boxes = _box_table(scene.boxes, box_classes)
+        np.savez_compressed(f"{path}_pc.npz", pc=pc)
+        np.save(f"{path}_bbox.npy", boxes)
+        np.savez_compressed(f"{path}_votes.npz", point_votes=_point_votes(pc[:, :3], boxes))
+        num += 1
+    return num
+
+
+def _box_table(boxes: SceneBoxes | None, classes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return (K, 8): centre, half lengths, clockwise heading, class."""
+    if boxes is None:
+        return np.zeros((0, 8))
+    place = np.array([BOX_CLASSES.index(name) for name in classes], dtype=np.int64)
+    return np.column_stack([boxes.center, boxes.size / 2, -boxes.heading, place[boxes.label]]).astype(np.float64)
+
+
+def _point_votes(coord: NDArray[np.float32], table: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (N, 10): whether a point is in a box, and the way to the centres of the first three of them."""
+    from pointloom.data.box_transforms import BoxedPoints, votes
+
+    untied = np.full(len(table), -1, dtype=np.int64)
+    none = np.zeros_like(coord)
+    scene = BoxedPoints(
+        coord=coord, color=none, normal=none, height=none[:, 0], instance=np.full(len(coord), -1, dtype=np.int64),
+        boxes=(table[:, :7] * [1, 1, 1, 2, 2, 2, -1]).astype(np.float32), label=untied, box_instance=untied,
+    )  # fmt: skip
+    offset, inside = votes(scene)
+    return np.column_stack([inside, offset.reshape(len(coord), -1)]).astype(np.float32)
 
 
 DATASET = SceneDataset(card=CARD, variants=("votenet", "raw"), find=find)

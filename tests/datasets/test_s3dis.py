@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pointloom.data.scene_store import SceneStore
-from pointloom.datasets.s3dis import BOX_CLASSES, CLASSES, NUM_ROOMS
+from pointloom.datasets.s3dis import BOX_CLASSES, CLASSES, NUM_ROOMS, write_npy
 from pointloom.errors import DataError, ParamsError
 
 Prepared = Callable[..., SceneStore]
@@ -68,6 +69,13 @@ def test_raw_and_npy_give_the_same_rooms(tmp_path: Path, prepared_scenes: Prepar
         np.testing.assert_array_equal(getattr(npy, name), getattr(raw, name))
     assert npy.instance.tolist() == [-1, -1, -1]
     assert npy.boxes is None
+    assert write_npy(tmp_path / "again", [raw]) == 1
+    again = prepared_scenes("s3dis", tmp_path / "again", variant="npy").scene(0)
+    for name in ("coord", "color", "segment"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(raw, name))
+    for change in ({"color": None}, {"segment": np.full(3, -1, np.int16)}, {"name": "hall"}):
+        with pytest.raises(DataError, match="layout s3dis_npy needs it"):
+            write_npy(tmp_path / "none", [replace(raw, **change)])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from pointloom.data.scene_store import SceneStore
-from pointloom.datasets.sunrgbd import BOX_CLASSES, FOLDERS, META, SPLIT, decode_depth, unproject
+from pointloom.datasets.sunrgbd import BOX_CLASSES, FOLDERS, META, SPLIT, decode_depth, unproject, write_frames
 from pointloom.errors import DataError
 
 Prepared = Callable[..., SceneStore]
@@ -146,3 +146,36 @@ def test_wrong_trees_and_tables_are_explained(tmp_path: Path, prepared_scenes: P
     (tmp_path / SPLIT).unlink()
     with pytest.raises(DataError, match=r"allsplit\.mat is not in it"):
         prepared_scenes("sunrgbd", tmp_path, variant="raw")
+
+
+def test_what_was_written_is_read_again_and_points_vote_for_the_boxes_they_are_in(
+    tmp_path: Path, prepared_scenes: Prepared
+) -> None:
+    middle = [[0.5, 0.5, 0.5, 0.2, 0.3, 0.4, 0.7, 3], [0.6, 0.5, 0.5, 0.4, 0.4, 0.4, -0.2, 0]]
+    write_votenet(tmp_path / "in", "train", "000002", middle)
+    write_votenet(tmp_path / "in", "test", "000009")
+    given = prepared_scenes("sunrgbd", tmp_path / "in", variant="votenet")
+    scenes = [given.scene(row) for row in range(2)]
+    assert write_frames(tmp_path / "out", scenes, box_classes=given.info.box_classes) == 2
+    again = prepared_scenes("sunrgbd", tmp_path / "out", variant="votenet")
+    assert again.names.tolist() == ["000002", "000009"]
+    for scene, found in zip(scenes, (again.scene(0), again.scene(1)), strict=True):
+        np.testing.assert_array_equal(found.coord, scene.coord)
+        np.testing.assert_array_equal(found.color, scene.color)
+        for name, array in vars(scene.boxes).items():
+            np.testing.assert_array_equal(getattr(found.boxes, name), array)
+    votes = np.load(tmp_path / "out" / FOLDERS["train"] / "000002_votes.npz")["point_votes"]
+    table = np.array(middle)
+    for point, row in zip(scenes[0].coord, votes, strict=True):
+        turn = table[:, 6]  # clockwise, so that turning counter-clockwise by it undoes it
+        x, y = (point[:2] - table[:, :2]).T
+        along, across = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
+        local = np.abs(np.stack([along, across, point[2] - table[:, 2]], axis=1))
+        inside = (table[:, 3:6] >= local).all(axis=1)
+        assert row[0] == inside.any()
+        ways = (table[inside, :3] - point) if inside.any() else np.zeros((1, 3))
+        np.testing.assert_allclose(row[1:4], ways[0], atol=1e-5)
+        np.testing.assert_allclose(row[4:7], ways[-1], atol=1e-5)
+    assert 0 < votes[:, 0].mean() < 1
+    with pytest.raises(DataError, match="class 'lamp' is not among SUN RGB-D's ten classes"):
+        write_frames(tmp_path / "none", scenes, box_classes=("lamp",))
