@@ -68,6 +68,7 @@ class Steps:
         split = params["prepare"]["source"] not in SCENE_SOURCES
         self.shards: dict[str, int] = {stage: count for stage, count in cluster.shards.items() if split}
         self.tag = tag
+        self.params = params
         self.arguments = arguments
         self.gathered: dict[str, tuple[type[Artifact], Any]] = {}
 
@@ -91,13 +92,19 @@ class Steps:
     def _task(self, component: BaseComponent, stage: str, title: str, **inputs: Any) -> PipelineTask:
         task: PipelineTask = component(**inputs)
         task.set_display_name(title)
-        image = image_of(component, self.cluster, self.tag)
+        reads = stage == "probe" and reads_with_clip(self.params["probe"][inputs["name"]])
+        image = image_of(embed if reads else component, self.cluster, self.tag)
         place(task, stage, self.cluster, image=image, cached=stage in self.cached)
         return task
 
     def keep(self, kind: type[Artifact], made: Any, *place_in_report: str) -> None:
         """Let the report see an artefact in a place: ``models``, ``mae``."""
         self.gathered["__".join(part for part in place_in_report if part)] = (kind, made)
+
+
+def reads_with_clip(probe_values: Params) -> bool:
+    """Tell whether a probe reads sentences with CLIP, which only the image of the teachers has."""
+    return (probe_values.get("grounding") or {}).get("text") == "clip"
 
 
 def argument(stage: str, entry: str = "") -> str:

@@ -196,6 +196,14 @@ def test_without_a_webhook_there_is_no_exit_task() -> None:
     assert spec["root"]["inputDefinitions"]["parameters"]["state"]["defaultValue"] == "/tmp/state"
 
 
+def test_probes_that_read_with_clip_run_where_clip_is() -> None:
+    params = load_params(profile_file("scenes", "paper"))
+    documents = read_documents(compiled(build_pipeline("scenes", params, read_cluster(), tag="1-abc")))
+    found = {name: executor(documents, task)[0]["image"] for name, task in tasks(documents).items()}
+    assert found["probe-msm"].endswith("pointloom-multimodal:1-abc")
+    assert found["probe-msm_points20"].endswith("pointloom-train:1-abc")
+
+
 def test_images_carry_registry_and_tag() -> None:
     cluster = read_cluster()
     images = cluster.images.model_copy(update={"registry": "ghcr.io/me/", "pull_secrets": ["regcred"]})
