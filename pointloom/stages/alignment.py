@@ -60,13 +60,17 @@ def write_results(folder: Path, aligned: Aligned, params: "AlignParams", *, name
         name: Name of the result.
         path: Final place of the folder, which the index's reference to the features is relative to.
     """
+    import numpy as np
+
     from pointloom.data.shape_index import IndexInfo, write_index
     from pointloom.stages.runs import write_json
 
     store, features = aligned.store, aligned.features
+    tested = (store.splits == "test") | np.isin(store.categories, aligned.held_out)
     runs: list[dict[str, Any]] = []
     for number, seed in enumerate(params.test.seeds):
-        feature, embedding = embed_objects(aligned, params, seed=seed)
+        wanted = tested if number else np.ones_like(tested)  # the index has all objects, of the first seed
+        feature, embedding = embed_objects(aligned, params, seed=seed, wanted=wanted)
         runs += _text_runs(aligned, embedding, seed)
         runs += _retrieval_runs(aligned, feature, embedding, seed)
         if number == 0:
@@ -106,11 +110,12 @@ def _protocol(aligned: Aligned, params: "AlignParams") -> dict[str, Any]:
 
 
 def embed_objects(
-    aligned: Aligned, params: "AlignParams", *, seed: int
+    aligned: Aligned, params: "AlignParams", *, seed: int, wanted: "NDArray[np.bool_]"
 ) -> "tuple[NDArray[np.float32], NDArray[np.float32]]":
-    """Return the encoder's feature (A, d) and the unit vector in the text teacher's space (A, D) of all objects.
+    """Return the encoder's feature (A, d) and the unit vector in the text teacher's space (A, D) of objects.
 
-    Both are means over draws of the points; the mean vector is brought back to length 1.
+    Both are means over draws of the points; the mean vector is brought back to length 1. Objects that are not
+    ``wanted`` have zeros, and the others the draws that they have among all objects.
     """
     import numpy as np
     import torch
@@ -129,14 +134,17 @@ def embed_objects(
     with (
         torch.inference_mode(),
         torch.autocast(device.type, torch.bfloat16, enabled=params.optim.precision == "bf16"),
-        tqdm(total=len(rows) * draws, desc=f"embed, seed {seed}", unit="cloud") as bar,
+        tqdm(total=int(wanted.sum()) * draws, desc=f"embed, seed {seed}", unit="cloud") as bar,
     ):
         for draw in range(draws):
             for batch in loader.draw(1 + draw):
-                pooled = method.encoder.pool(method.encoder(method.encoder.group(batch.coord.to(device)))).float()
-                feature[batch.row] += pooled.cpu() / draws
-                embedding[batch.row] += method.heads.embed(pooled).cpu() / draws
-                bar.update(len(pooled))
+                chosen = torch.from_numpy(wanted)[batch.row]
+                row, coord = batch.row[chosen], batch.coord[chosen].to(device)
+                if len(row):
+                    pooled = method.encoder.pool(method.encoder(method.encoder.group(coord))).float()
+                    feature[row] += pooled.cpu() / draws
+                    embedding[row] += method.heads.embed(pooled).cpu() / draws
+                bar.update(len(row))
     return feature.numpy(), F.normalize(embedding, dim=-1).numpy()
 
 
