@@ -193,10 +193,11 @@ def write_npy(folder: Path, scenes: Iterable[Scene]) -> int:
     """
     num = 0
     for scene in scenes:
-        what = "" if _is_room(scene.name) else "its name does not begin with an area, as Area_1_office_1"
-        what = what or ("it has no colours" if scene.color is None else "")
-        if what or (scene.segment < 0).any():
-            raise DataError(f"{scene.name}: {what or 'some points have no class'}; layout s3dis_npy needs it")
+        if scene.color is None or (scene.segment < 0).any() or not _is_room(scene.name):
+            raise DataError(
+                f"{scene.name}: layout s3dis_npy needs colours, a class for every point, and names that begin with an "
+                "area, as Area_1_office_1"
+            )
         (folder / NPY).mkdir(parents=True, exist_ok=True)
         table = np.column_stack([scene.coord, scene.color, scene.segment]).astype(np.float32)
         np.save(folder / NPY / f"{scene.name}.npy", table)

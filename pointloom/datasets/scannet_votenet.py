@@ -162,7 +162,7 @@ def write_scans(
         np.save(data / f"{scene.name}_ins_label.npy", scene.instance[kept].astype(np.int64) + 1)
         boxes = np.zeros((0, 7))
         if scene.boxes is not None:
-            turned += np.count_nonzero(scene.boxes.heading)
+            turned += int(np.count_nonzero(scene.boxes.heading))
             boxes = np.column_stack([scene.boxes.center, axis_aligned(scene.boxes).size, box_ids[scene.boxes.label]])
         np.save(data / f"{scene.name}_bbox.npy", boxes.astype(np.float64))
         names[scene.split].append(scene.name)

@@ -199,8 +199,8 @@ def ap_difference(
 
 def _same_true_boxes(first: ResultRecord, second: ResultRecord) -> bool:
     """Tell whether two results keep their boxes and were tested on the same ones."""
-    kept = [result.predictions.get("true_boxes") for result in (first, second)]
-    return kept[0] is not None and kept[1] is not None and len(kept[0]) > 0 and np.array_equal(*kept)
+    one, other = (result.predictions.get("true_boxes") for result in (first, second))
+    return one is not None and other is not None and len(one) > 0 and np.array_equal(one, other)
 
 
 def _found(result: ResultRecord, seed: int, fraction: float) -> FoundBoxes:

@@ -7,8 +7,11 @@ from pointloom.errors import ParamsError
 from pointloom.stages.encoder_names import SceneEncoderName
 from pointloom.stages.prepare import SCENE_SOURCES
 
-ALIGNED = {"s3dis": True, "scannet_votenet": True, "sunrgbd": False}
+ALIGNED = {"scannet_votenet": True, "sunrgbd": False}
 """Sources whose axes are along the walls or not, whatever ``prepare.scenes.aligned`` says."""
+
+USUALLY_ALIGNED = ("synthetic_rooms", "s3dis")
+"""Sources whose axes are along the walls where it says nothing; of S3DIS, but for the folder of its other version."""
 
 
 def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
@@ -32,7 +35,7 @@ def check_scene_sections(file: Path, sections: dict[str, Any]) -> None:
                 f"prepare.source {source!r} has {given}; choose a source of {wanted}, or another pipeline "
                 "(pointloom init --help)"
             )
-    aligned = ALIGNED.get(str(source), scenes.get("aligned", source == "synthetic_rooms"))
+    aligned = ALIGNED.get(str(source), scenes.get("aligned", source in USUALLY_ALIGNED))
     for name, entry in (sections.get("finetune") or {}).items():
         if entry.get("task") == "detection" and entry["num_headings"] == 1 and not aligned:
             raise ParamsError(

@@ -137,8 +137,11 @@ def tuned_scene_encoder(folder: Path, encoder_args: EncoderArgs) -> "SceneEncode
 
 
 def skipped_without_classes(store: "SceneStore", result: Path, header: dict[str, Any]) -> bool:
-    """Write a result without runs where the scenes have no classes at all, as plain scans; tell whether that is so."""
-    if store.info.classes or store.info.box_classes:
+    """Write a result without runs where the scenes have none of the labels that a task needs; tell whether that is so.
+
+    Plain scans have no classes at all, SUN RGB-D has those of boxes alone.
+    """
+    if store.info.classes or (store.info.box_classes and header["task"] == "detection"):
         return False
     from pointloom.data.replace import replaced_folder
     from pointloom.stages.runs import write_json

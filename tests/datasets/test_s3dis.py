@@ -74,7 +74,7 @@ def test_raw_and_npy_give_the_same_rooms(tmp_path: Path, prepared_scenes: Prepar
     for name in ("coord", "color", "segment"):
         np.testing.assert_array_equal(getattr(again, name), getattr(raw, name))
     for change in ({"color": None}, {"segment": np.full(3, -1, np.int16)}, {"name": "hall"}):
-        with pytest.raises(DataError, match="layout s3dis_npy needs it"):
+        with pytest.raises(DataError, match="layout s3dis_npy needs colours, a class"):
             write_npy(tmp_path / "none", [replace(raw, **change)])
 
 

@@ -278,9 +278,12 @@ def test_scenes_without_labels_or_test_split_are_refused(encoder: Path, tmp_path
         run(alone, encoder, tmp_path)
 
 
-def test_scans_without_classes_are_skipped(encoder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("box_classes", [(), ("sofa",)])
+def test_scans_without_classes_of_points_are_skipped(
+    encoder: Path, tmp_path: Path, box_classes: tuple[str, ...]
+) -> None:
     scan = replace(scene(0, "pretrain", labelled=False), boxes=None, sentences=())
-    write_scenes(tmp_path / "scans", [scan], classes=(), box_classes=(), source="scans", settings={})
+    write_scenes(tmp_path / "scans", [scan], classes=(), box_classes=box_classes, source="scans", settings={})
     found = run(tmp_path / "scans", encoder, tmp_path)
     assert (found["task"], found["runs"], found["data"]["classes"]) == ("scene_probe", [], [])
     assert not (tmp_path / "random" / "scenes.npz").exists()

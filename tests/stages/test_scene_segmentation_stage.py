@@ -194,9 +194,10 @@ def test_scene_encoders_come_back_from_disk(workspace: Path) -> None:
         load_encoder_module(workspace / "models" / "learned")
 
 
-def test_scans_without_classes_are_skipped(workspace: Path) -> None:
+@pytest.mark.parametrize("box_classes", [(), ("sofa",)])
+def test_scans_without_classes_of_points_are_skipped(workspace: Path, box_classes: tuple[str, ...]) -> None:
     unknown = np.full(3, -1)
     coord = np.eye(3, dtype=np.float32)
     scan = Scene("scan", coord, None, None, unknown.astype(np.int16), unknown.astype(np.int32), split="pretrain")
-    write_scenes(workspace / "scans", [scan], classes=(), box_classes=(), source="scans", settings={})
+    write_scenes(workspace / "scans", [scan], classes=(), box_classes=box_classes, source="scans", settings={})
     assert run(workspace, "scans", data="scans")["runs"] == []

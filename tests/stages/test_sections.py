@@ -29,6 +29,7 @@ SCENES = yaml.safe_load(template("profiles/scenes/smoke.yaml"))
         ({"source": "sunrgbd", "variant": "votenet"}, "'finetune.votenet': num_headings 1 .* or num_headings: 12"),
         ({"source": "pointcept", "variant": "scannet20"}, "'finetune.votenet': .*set prepare.scenes.aligned: true"),
         ({"scenes": {"aligned": False}}, "the scenes of synthetic_rooms are not aligned"),
+        ({"source": "s3dis", "variant": "raw", "scenes": {"aligned": False}}, "the scenes of s3dis are not aligned"),
         ({"source": "s3dis", "variant": "raw"}, "'probe.random': grounding needs sentences about the scenes of s3dis"),
     ],
 )
