@@ -3,7 +3,8 @@
 ``views.json`` says how the views were made, ``index.parquet`` has one row per object, ``views/00000.h5`` and so on hold
 the encoded pictures of at most 4,096 objects each, and ``failures.jsonl`` lists the objects without a usable view.
 Colour is JPEG on white, depth is 16-bit PNG in units of 1/8192 radius with 0 for the background. A view that shows
-nothing is kept as it was rendered and marked as not valid: no picture is ever invented.
+nothing is kept as it was rendered and marked as not valid: no picture is ever invented. Pictures carry checksums, because
+a JPEG with a wrong byte is often still a picture.
 """
 
 import hashlib
@@ -186,7 +187,9 @@ class _ShardWriter:
             self.close()
             self._file = h5py.File(_shard_path(self._folder, shard), "w")
             for kind in _KINDS:
-                self._file.create_dataset(kind, shape=(0,), maxshape=(None,), chunks=(1 << 18,), dtype=np.uint8)
+                self._file.create_dataset(
+                    kind, shape=(0,), maxshape=(None,), chunks=(1 << 18,), dtype=np.uint8, fletcher32=True
+                )
                 shape, limit = (0, len(views.valid)), (SHARD_SIZE, len(views.valid))
                 self._file.create_dataset(f"{kind}_end", shape=shape, maxshape=limit, dtype=np.int64)
         assert self._file is not None

@@ -135,6 +135,21 @@ def test_damage_is_named_with_file_object_and_next_step(tmp_path: Path) -> None:
         ViewStore(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("kind", ["rgb", "depth"])
+def test_a_single_wrong_byte_is_damage_though_it_may_still_decode(tmp_path: Path, kind: str) -> None:
+    views = make(0)
+    write(tmp_path / "views", [views])
+    shard = tmp_path / "views/views/00000.h5"
+    content = bytearray(shard.read_bytes())
+    picture = getattr(views, kind)[1]
+    content[content.index(picture) + len(picture) - 20] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(
+        DataError, match=rf"00000\.h5: {kind} of object object-0 is damaged .*run `pointloom render` again"
+    ):
+        getattr(ViewStore(tmp_path / "views"), kind)(0)
+
+
 def test_wrong_numbers_of_views_and_no_views_at_all_are_errors(tmp_path: Path) -> None:
     rgb, depth = pictures(0)
     with pytest.raises(DataError, match=r"object x has \[2\] views, expected 3"):
