@@ -26,27 +26,32 @@ class KnownWeights:
         source: Repository on huggingface.co.
         size_gb: Size of the weight file, 10^9 bytes.
         licence: Of the weights.
+        only: Option of ``hf download`` that leaves out what is not read: the same weights in other formats.
     """
 
     source: str
     size_gb: float
     licence: str
+    only: str
 
 
 _OPT = (
     "the OPT language model inside is for non-commercial research only; blip2-flan-t5-xl with Flan-T5 (Apache-2.0) is "
     "the alternative without that limit"
 )
+_CLIP, _NO_PICKLES = "--include 'open_clip*'", "--exclude '*.bin'"
 KNOWN_WEIGHTS: dict[str, KnownWeights] = {
-    "CLIP-ViT-B-32-laion2B-s34B-b79K": KnownWeights("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 0.61, "MIT"),
-    "CLIP-ViT-L-14-laion2B-s32B-b82K": KnownWeights("laion/CLIP-ViT-L-14-laion2B-s32B-b82K", 1.71, "MIT"),
-    "CLIP-ViT-bigG-14-laion2B-39B-b160k": KnownWeights("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", 10.2, "MIT"),
-    "dinov2-small": KnownWeights("facebook/dinov2-small", 0.09, "Apache-2.0"),
-    "dinov2-base": KnownWeights("facebook/dinov2-base", 0.35, "Apache-2.0"),
-    "dinov2-large": KnownWeights("facebook/dinov2-large", 1.22, "Apache-2.0"),
-    "blip2-opt-2.7b": KnownWeights("Salesforce/blip2-opt-2.7b", 15.0, f"MIT, but {_OPT}"),
-    "blip2-opt-6.7b": KnownWeights("Salesforce/blip2-opt-6.7b", 31.0, f"MIT, but {_OPT}"),
-    "blip2-flan-t5-xl": KnownWeights("Salesforce/blip2-flan-t5-xl", 15.8, "MIT, the Flan-T5 inside Apache-2.0"),
+    "CLIP-ViT-B-32-laion2B-s34B-b79K": KnownWeights("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 0.61, "MIT", _CLIP),
+    "CLIP-ViT-L-14-laion2B-s32B-b82K": KnownWeights("laion/CLIP-ViT-L-14-laion2B-s32B-b82K", 1.71, "MIT", _CLIP),
+    "CLIP-ViT-bigG-14-laion2B-39B-b160k": KnownWeights("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", 10.2, "MIT", _CLIP),
+    "dinov2-small": KnownWeights("facebook/dinov2-small", 0.09, "Apache-2.0", _NO_PICKLES),
+    "dinov2-base": KnownWeights("facebook/dinov2-base", 0.35, "Apache-2.0", _NO_PICKLES),
+    "dinov2-large": KnownWeights("facebook/dinov2-large", 1.22, "Apache-2.0", _NO_PICKLES),
+    "blip2-opt-2.7b": KnownWeights("Salesforce/blip2-opt-2.7b", 15.0, f"MIT, but {_OPT}", _NO_PICKLES),
+    "blip2-opt-6.7b": KnownWeights("Salesforce/blip2-opt-6.7b", 31.0, f"MIT, but {_OPT}", _NO_PICKLES),
+    "blip2-flan-t5-xl": KnownWeights(
+        "Salesforce/blip2-flan-t5-xl", 15.8, "MIT, the Flan-T5 inside Apache-2.0", _NO_PICKLES
+    ),
 }
 """Folder name below the folder of models -> where its content comes from; sizes and licences as on the model cards."""
 
@@ -74,7 +79,7 @@ def find_weights(weights: str, *, needed_by: str, known: KnownWeights | None = N
     found = known or next((KNOWN_WEIGHTS[part] for part in Path(name).parts if part in KNOWN_WEIGHTS), None)
     advice = (
         f"download {found.source} from https://huggingface.co/{found.source} (about {found.size_gb:g} GB, licence "
-        f"{found.licence}), for example with `hf download {found.source} --local-dir {path}`"
+        f"{found.licence}), for example with `hf download {found.source} {found.only} --local-dir {path}`"
         if found
         else f"put them there; sources of known weights: {_sources()}"
     )

@@ -3,8 +3,8 @@
 ``views.json`` says how the views were made, ``index.parquet`` has one row per object, ``views/00000.h5`` and so on hold
 the encoded pictures of at most 4,096 objects each, and ``failures.jsonl`` lists the objects without a usable view.
 Colour is JPEG on white, depth is 16-bit PNG in units of 1/8192 radius with 0 for the background. A view that shows
-nothing is kept as it was rendered and marked as not valid: no picture is ever invented. Pictures carry checksums, because
-a JPEG with a wrong byte is often still a picture.
+nothing is kept as it was rendered and marked as not valid: no picture is ever invented. Pictures carry checksums,
+because a JPEG with a wrong byte is often still a picture.
 """
 
 import hashlib

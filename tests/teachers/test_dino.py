@@ -63,8 +63,10 @@ def test_a_missing_model_is_explained(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("POINTLOOM_MODELS", str(tmp_path))
     with pytest.raises(
         CheckpointError, match=r"huggingface.co/facebook/dinov2-base \(about 0.35 GB, licence Apache-2.0"
-    ):
+    ) as error:
         load_dino("dinov2-base", device=CPU)
+    command = f"`hf download facebook/dinov2-base --exclude '*.bin' --local-dir {tmp_path / 'dinov2-base'}`"
+    assert command in str(error.value), "not twice the size, for formats that are not read"
 
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
