@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ class HeadsCard:
         scales: Teacher -> inverse temperature at the end; the text teacher's has the key ``text``.
         encoder_sha256: Weights of the encoder they belong to.
         features_digest: Cached teacher features they were trained with.
+        with_text: Image teachers that share the projection of the text teacher.
         format: Version of this file format.
     """
 
@@ -47,6 +48,7 @@ class HeadsCard:
     scales: dict[str, float]
     encoder_sha256: str
     features_digest: str
+    with_text: list[str] = field(default_factory=list)
     format: int = FORMAT
 
 
@@ -57,17 +59,27 @@ class Heads(nn.Module):
         global_dim: Width of the encoder's feature.
         text_dim: Width of the text teacher's vectors.
         image_dims: Image teacher -> width of its vectors.
+        with_text: Image teachers that share the projection of the text teacher, because one model made both.
+
+    Raises:
+        ValueError: A teacher is to share the projection but has vectors of another width, or is unknown.
     """
 
-    def __init__(self, global_dim: int, *, text_dim: int, image_dims: Mapping[str, int]) -> None:
+    def __init__(
+        self, global_dim: int, *, text_dim: int, image_dims: Mapping[str, int], with_text: Collection[str] = ()
+    ) -> None:
         super().__init__()
+        if unfit := [name for name in with_text if image_dims.get(name) != text_dim]:
+            raise ValueError(f"{', '.join(unfit)}: no image teacher with {text_dim} values, as the text teacher has")
+        own = {name: dim for name, dim in image_dims.items() if name not in with_text}
         self.text = _projection(global_dim, text_dim)
-        self.images = nn.ModuleDict({name: _projection(global_dim, dim) for name, dim in image_dims.items()})
+        self.images = nn.ModuleDict({name: _projection(global_dim, dim) for name, dim in own.items()})
         self.image_dims = dict(image_dims)
+        self.with_text = sorted(with_text)
 
     def embed(self, feature: Float[Tensor, "b d"], teacher: str | None = None) -> Float[Tensor, "b c"]:
         """Return unit vectors in the space of the text teacher (None) or of an image teacher, in float32."""
-        head = self.text if teacher is None else self.images[teacher]
+        head = self.text if teacher is None or teacher in self.with_text else self.images[teacher]
         with torch.autocast(feature.device.type, enabled=False):
             return F.normalize(head(feature.float()), dim=-1)
 
@@ -89,6 +101,7 @@ class Align(nn.Module):
         per_teacher_temperature: One learned temperature per teacher instead of one for all.
         multi_positive: In the text term, any cloud with the same sentence is a right answer.
         detached_gather: Gather clouds of other processes without gradient, see ``contrastive_loss``.
+        with_text: Image teachers that share the projection of the text teacher.
     """
 
     def __init__(
@@ -100,12 +113,13 @@ class Align(nn.Module):
         per_teacher_temperature: bool,
         multi_positive: bool,
         detached_gather: bool = False,
+        with_text: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
         if isinstance(encoder, PointM2AEEncoder):
             encoder.norms[:-1].requires_grad_(False)  # nobody reads the tokens of the finer scales
-        self.heads = Heads(encoder.global_dim, text_dim=text_dim, image_dims=image_dims)
+        self.heads = Heads(encoder.global_dim, text_dim=text_dim, image_dims=image_dims, with_text=with_text)
         self.multi_positive = multi_positive
         self.detached_gather = detached_gather
         num_scales = 1 + len(image_dims) if per_teacher_temperature else 1
@@ -124,7 +138,7 @@ class Align(nn.Module):
             detached_gather=self.detached_gather,
         )
         terms = {"loss/text": text}
-        for name, scale in zip(self.heads.images, image_scales, strict=True):
+        for name, scale in zip(self.heads.image_dims, image_scales, strict=True):
             terms[f"loss/{name}"] = contrastive_loss(
                 self.heads.embed(feature, name),
                 batch.images[name],
@@ -144,7 +158,7 @@ class Align(nn.Module):
 
     def scales(self) -> tuple[Float[Tensor, ""], ...]:
         """Return the inverse temperature of the text term and of every image term."""
-        return tuple(self.log_scale.exp().expand(1 + len(self.heads.images)).unbind())
+        return tuple(self.log_scale.exp().expand(1 + len(self.heads.image_dims)).unbind())
 
     @torch.no_grad()
     def clamp_scales(self) -> None:
@@ -156,7 +170,7 @@ def save_heads(folder: Path, align: Align, *, text_teacher: str, encoder_sha256:
     """Write the projections beside the encoder in ``folder``."""
     heads = align.heads
     save_file({name: value.detach().cpu().contiguous() for name, value in heads.state_dict().items()}, folder / WEIGHTS)
-    names = ["text", *heads.images]
+    names = ["text", *heads.image_dims]
     card = HeadsCard(
         global_dim=heads.text.in_features,
         text_teacher=text_teacher,
@@ -165,6 +179,7 @@ def save_heads(folder: Path, align: Align, *, text_teacher: str, encoder_sha256:
         scales=dict(zip(names, (float(scale.detach()) for scale in align.scales()), strict=True)),
         encoder_sha256=encoder_sha256,
         features_digest=features_digest,
+        with_text=heads.with_text,
     )
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
 
@@ -187,7 +202,7 @@ def load_heads(folder: Path) -> tuple[Heads, HeadsCard]:
                 f"{path}: format {content.get('format')!r}, this version reads {FORMAT}; run `pointloom align` again"
             )
         card = HeadsCard(**content)
-        heads = Heads(card.global_dim, text_dim=card.text_dim, image_dims=card.image_dims)
+        heads = Heads(card.global_dim, text_dim=card.text_dim, image_dims=card.image_dims, with_text=card.with_text)
         heads.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())

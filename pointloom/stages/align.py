@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pointloom.data.aligned_text import AlignedText
+    from pointloom.data.feature_files import FeatureInfo
     from pointloom.data.features import FeatureStore
     from pointloom.data.shards import ObjectStore
-    from pointloom.data.triplets import TeacherVectors, TripletLoader
+    from pointloom.data.triplets import ImageTeacher, TeacherVectors, TripletLoader
     from pointloom.methods.align import Align
     from pointloom.stages.alignment import Aligned
     from pointloom.stages.runs import StageRun
@@ -73,6 +74,9 @@ class AlignParams(GrowingParams):
         default=None,
         description="masked modelling of the same encoder in this stage (an ablation); null: none",
     )
+    shared_head: bool = Field(
+        default=False, description="one projection for the text teacher and the image teachers of the same model (CLIP)"
+    )
     detached_gather: bool = Field(
         default=False, description="ULIP's gather without gradient among processes; differs with several of them only"
     )
@@ -116,7 +120,7 @@ def _align(
     held_out = held_out_classes(store, params.held_out, seed=params.seed)
     text, images = choose_teachers(features, text=params.text_teacher, images=params.image_teachers)
     loader, dropped = _training_data(params, store, features, text.name, images, held_out=held_out)
-    method = _build(params, text_dim=text.dim, image_dims={teacher.name: teacher.dim for teacher in images})
+    method = _build(params, features, text, images)
     settings = params.model_dump(mode="json")
     shaped_by = {"params": settings, "data": store.info.digest, "features": features.info.digest}
     with ExitStack() as stack:
@@ -150,7 +154,7 @@ def _training_data(
     store: "ObjectStore",
     features: "FeatureStore",
     text: str,
-    images: list[Any],
+    images: "list[ImageTeacher]",
     *,
     held_out: list[str],
 ) -> "tuple[TripletLoader, int]":
@@ -247,22 +251,35 @@ def training_rows(store: "ObjectStore", *, splits: "list[Any]", held_out: list[s
     return rows
 
 
-def _build(params: AlignParams, *, text_dim: int, image_dims: dict[str, int]) -> "Align":
+def _build(params: AlignParams, features: "FeatureStore", text: "FeatureInfo", images: "list[ImageTeacher]") -> "Align":
+    """Build the encoder and its projections.
+
+    Raises:
+        ParamsError: The encoder has more patches than clouds have points, or no image teacher can share a projection.
+    """
     import torch
 
+    from pointloom.errors import ParamsError
     from pointloom.methods.align import Align
     from pointloom.models import build_encoder
 
+    same = [teacher.name for teacher in images if features.teacher(teacher.entries[0]).model == text.model]
+    if params.shared_head and not same:
+        raise ParamsError(
+            f"shared_head: no image teacher is of the model of the text teacher {text.name!r} ({text.model}); "
+            "set it to false"
+        )
     torch.manual_seed(params.seed)
     encoder = build_encoder(params.encoder, **params.encoder_args)
     check_enough_points(encoder, params.sampling.num_points, where="align")
     return Align(
         encoder,
-        text_dim=text_dim,
-        image_dims=image_dims,
+        text_dim=text.dim,
+        image_dims={teacher.name: teacher.dim for teacher in images},
         per_teacher_temperature=params.per_teacher_temperature,
         multi_positive=params.multi_positive,
         detached_gather=params.detached_gather,
+        with_text=same if params.shared_head else (),
     )
 
 

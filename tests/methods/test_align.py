@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from pointloom.errors import CheckpointError
-from pointloom.methods.align import Align, load_heads, save_heads
+from pointloom.methods.align import Align, Heads, load_heads, save_heads
 from pointloom.ops import contrastive_loss
 from pointloom.structures import AlignBatch
 from pointloom.train.optim import parameter_groups
@@ -130,6 +131,31 @@ def test_four_clouds_find_their_captions_and_views() -> None:
     assert loss.item() < 0.3  # 3 ln 4 = 4.2 without knowledge
     feature = method.encoder.pool(method.encoder(method.encoder.group(batch.points.coord)))
     assert (method.heads.embed(feature) @ batch.text.T).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_teachers_of_one_model_can_share_a_projection(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shared = Align(
+        tiny_encoder(class_token=True), text_dim=10, image_dims=DIMS, per_teacher_temperature=True,
+        multi_positive=False, with_text=["shade"],
+    )  # fmt: skip
+    feature = torch.randn(3, shared.encoder.global_dim)
+    assert torch.equal(shared.heads.embed(feature), shared.heads.embed(feature, "shade"))
+    assert [tuple(weight.shape) for weight in shared.heads.parameters()] == [
+        (10, feature.shape[1]),
+        (6, feature.shape[1]),
+    ]
+    batch = batch_of()
+    losses = shared(replace(batch, text=batch.images["shade"]))
+    assert losses["loss/text"].item() == losses["loss/shade"].item()
+    assert set(losses) >= {"loss/text", "loss/shade", "loss/look"}
+    save_heads(tmp_path, shared, text_teacher="clip", encoder_sha256="e" * 64, features_digest="f" * 64)
+    heads, card = load_heads(tmp_path)
+    for teacher in (None, *DIMS):
+        assert torch.equal(heads.embed(feature, teacher), shared.heads.embed(feature, teacher))
+    assert set(card.scales) == {"text", *DIMS}
+    with pytest.raises(ValueError, match="look: no image teacher with 10 values"):
+        Heads(8, text_dim=10, image_dims=DIMS, with_text=["look"])
 
 
 def test_heads_come_back_from_disk_and_damage_is_explained(tmp_path: Path) -> None:

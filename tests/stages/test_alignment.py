@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import pytest
 import torch
 
 from pointloom.data.aligned_text import read_aligned_text
+from pointloom.data.features import FeatureStore
 from pointloom.data.records import ObjectPoints, ObjectRecord
 from pointloom.data.shape_index import ShapeIndex
 from pointloom.data.shards import ObjectStore, write_store
+from pointloom.data.triplets import choose_teachers
 from pointloom.errors import CheckpointError, DataError, ParamsError
 from pointloom.methods.align import Align, Heads, load_heads
 from pointloom.methods.distill import Distill
-from pointloom.stages.align import AlignParams, align, training_rows
+from pointloom.stages.align import AlignParams, _build, align, training_rows
 from pointloom.stages.distill import DistillParams, distill
 from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks import ClassificationParams
@@ -204,7 +207,7 @@ def test_reversed_order_resumes_in_its_second_part_bit_by_bit(workspace: Path, m
 
 
 def test_sections_without_masked_modelling_are_written_as_before_it_existed() -> None:
-    assert not {"masked", "detached_gather"} & align_params().model_dump().keys()
+    assert not {"masked", "detached_gather", "shared_head"} & align_params().model_dump().keys()
     assert align_params(masked=FIRST).model_dump()["masked"]["order"] == "first"
 
 
@@ -306,6 +309,15 @@ def test_class_names_instead_of_captions_are_labels(workspace: Path) -> None:
         assert (workspace / "models/names" / file).read_bytes() == (workspace / "models/names_only" / file).read_bytes()
     run_align(workspace, "names_held_out", captions="names", held_out=["ball"], epochs=1)
     assert read_aligned_text(workspace / "models/names_held_out").words == ("needle", "plate")
+
+
+def test_sharing_a_projection_needs_teachers_of_one_model(workspace: Path) -> None:
+    with pytest.raises(ParamsError, match="shared_head: no image teacher is of the model of the text teacher 'words'"):
+        run_align(workspace, "shared", shared_head=True)
+    text, images = choose_teachers(FeatureStore(workspace / "features"), text=None, images=None)
+    sight = replace(text, dim=8, model="sight")  # as CLIP's two towers
+    method = _build(align_params(shared_head=True), FeatureStore(workspace / "features"), sight, images)
+    assert method.heads.with_text == ["sight"]
 
 
 def test_features_of_another_store_are_refused(workspace: Path) -> None:
