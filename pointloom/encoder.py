@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointloom.data.scene_batches import pack, scene_points
-from pointloom.data.scene_transforms import grid_sample
+from pointloom.data.scene_checks import near_origin
+from pointloom.data.scene_transforms import ScenePoints, grid_sample
 from pointloom.data.scenes import Scene
 from pointloom.data.transforms import unit_sphere
 from pointloom.errors import BackendError, DataError
@@ -21,6 +22,7 @@ from pointloom.train.checkpoint import EncoderCard, load_encoder_module, load_sc
 from pointloom.train.device import best_device
 
 BATCH = 64
+ROWS = 2**18  # points that features are spread to at once
 
 
 class PretrainedEncoder:
@@ -117,15 +119,15 @@ class PretrainedSceneEncoder:
     def encode(
         self,
         points: "NDArray[np.floating]",
-        color: NDArray[np.uint8] | None = None,
+        color: "NDArray[np.generic] | None" = None,
         normal: "NDArray[np.floating] | None" = None,
     ) -> NDArray[np.float32]:
         """Return one feature vector per point, those of all resolutions one after the other.
 
-        The network sees one point per voxel; its features are spread to all points.
+        The network sees one point per voxel; its features are spread to all points, a block of them at a time.
 
         Args:
-            points: (n, 3) coordinates of one scene in metres, +Z up.
+            points: (n, 3) coordinates of one scene in metres, +Z up, wherever the origin is.
             color: (n, 3) red, green, blue, 0 to 255; grey where it is unknown.
             normal: (n, 3) unit normals; None estimates them.
 
@@ -133,30 +135,54 @@ class PretrainedSceneEncoder:
             (n, d) features.
 
         Raises:
-            DataError: Another shape, or values that are not finite.
+            DataError: Another shape, values that are not finite, colours that are no bytes.
         """
-        coord = np.asarray(points, dtype=np.float32)
-        if coord.ndim != 2 or coord.shape[1] != 3 or not len(coord):
-            raise DataError(f"expected the points of one scene, shape (n, 3), got {np.shape(points)}")
-        if not np.isfinite(coord).all():
-            raise DataError("points must be finite, got NaN or infinity")
-        for what, given in (("color", color), ("normal", normal)):
-            if given is not None and given.shape != coord.shape:
-                raise DataError(f"expected {what} of the shape of the points, {coord.shape}, got {given.shape}")
-        if normal is None:
-            normal = estimate_normals(torch.from_numpy(coord)).numpy()
-        unknown = np.full(len(coord), -1)
-        scene = scene_points(
-            Scene(
-                name="", coord=coord, color=color, normal=np.asarray(normal, dtype=np.float32),
-                segment=unknown.astype(np.int16), instance=unknown.astype(np.int32),
-            )
-        )  # fmt: skip
+        scene = _checked_scene(points, color, normal)
         chosen, _ = grid_sample(scene.coord, self.module.voxel_size, None)
-        batch = pack([scene.take(chosen)], [0]).to(self.device)
-        whole = torch.from_numpy(scene.coord).to(self.device)
-        offset = torch.tensor([len(whole)], device=self.device)
-        return self.module.spread(self.module(batch), whole, offset).float().cpu().numpy()
+        levels = self.module(pack([scene.take(chosen)], [0]).to(self.device))
+        feature = np.empty((len(scene.coord), sum(self.module.dims)), dtype=np.float32)
+        for start in range(0, len(feature), ROWS):
+            part = torch.from_numpy(scene.coord[start : start + ROWS]).to(self.device)
+            offset = torch.tensor([len(part)], device=self.device)
+            feature[start : start + ROWS] = self.module.spread(levels, part, offset).float().cpu().numpy()
+        return feature
+
+
+def _checked_scene(
+    points: "NDArray[np.floating]", color: "NDArray[np.generic] | None", normal: "NDArray[np.floating] | None"
+) -> ScenePoints:
+    """Return a scene as networks see it, with normals.
+
+    Raises:
+        DataError: Another shape, values that are not finite, colours that are no bytes.
+    """
+    given = np.asarray(points)
+    if given.ndim != 2 or given.shape[1] != 3 or not len(given):
+        raise DataError(f"expected the points of one scene, shape (n, 3), got {np.shape(points)}")
+    if not np.isfinite(given).all():
+        raise DataError("points must be finite, got NaN or infinity")
+    for what, array in (("color", color), ("normal", normal)):
+        if array is not None and np.shape(array) != given.shape:
+            raise DataError(f"expected {what} of the shape of the points, {given.shape}, got {np.shape(array)}")
+    if color is not None and np.asarray(color).dtype != np.uint8:
+        kind, least, most = np.asarray(color).dtype, np.min(color), np.max(color)
+        raise DataError(f"expected color as uint8, 0 to 255, got {kind} from {least} to {most}")
+    if normal is not None and not np.isfinite(normal).all():
+        raise DataError("normals must be finite, got NaN or infinity; without normals they are estimated")
+    coord, _ = near_origin(given)
+    unknown = np.full(len(coord), -1)
+    return scene_points(
+        Scene(
+            name="",
+            coord=coord,
+            color=None if color is None else np.asarray(color, dtype=np.uint8),
+            normal=estimate_normals(torch.from_numpy(coord)).numpy()
+            if normal is None
+            else np.asarray(normal, np.float32),
+            segment=unknown.astype(np.int16),
+            instance=unknown.astype(np.int32),
+        )
+    )
 
 
 def load_encoder(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LEAST_VOXELS = 4
+"""Voxels along the longest side of the smallest scan; what is smaller has hardly more than one feature."""
+
 Metric = Literal["l2", "l1", "cosine"]
 
 
@@ -79,23 +82,24 @@ def write_scan_features(
         DataError: A scan cannot be used, or labels do not fit their scan.
         CheckpointError: There is no such encoder of scenes.
     """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file; give a folder to write to: --output")
     loaded = load_scene_encoder(encoder)
     scene = _read(scan, options)
     points = _encode(loaded, scene)
     colors = pca_colors(torch.from_numpy(points.feature)).numpy()
-    label = None
+    arrays = {"coord": scene.coord, "feature": points.feature.astype(np.float16), "pca": colors}
+    place = None
     if labelled is not None:
         source = _read(labelled.scan, options)
-        known = _read_labels(labelled.labels, len(source.coord))
-        gallery = gather_superpoints([_encode(loaded, source, known)], num_classes=int(known.max()) + 1)
-        label = gallery.classify(points, metric=labelled.metric).astype(np.int16)
+        names, known = _read_labels(labelled.labels, len(source.coord))
+        gallery = gather_superpoints([_encode(loaded, source, known)], num_classes=len(names))
+        place = gallery.classify(points, metric=labelled.metric)
+        arrays["label"] = names[place]
     output.mkdir(parents=True, exist_ok=True)
-    arrays = {"coord": scene.coord, "feature": points.feature.astype(np.float16), "pca": colors}
-    if label is not None:
-        arrays["label"] = label
     np.savez_compressed(output / "features.npz", **arrays)  # type: ignore[arg-type]
     write_ply(output / "pca.ply", scene.coord, colors)
-    write_scan_page(output / "view.html", scene, pca=colors, label=label, title=scan.name)
+    write_scan_page(output / "view.html", scene, pca=colors, label=place, title=scan.name)
     return {"points": len(scene.coord), "channels": points.feature.shape[1]}
 
 
@@ -125,22 +129,30 @@ def _read(path: Path, options: ScanOptions) -> "Scene":
 
 def _encode(encoder: PretrainedSceneEncoder, scene: "Scene", label: NDArray[np.int64] | None = None) -> PointFeatures:
     assert scene.normal is not None
+    extent, voxel = float(np.ptp(scene.coord, axis=0).max()), encoder.module.voxel_size
+    if extent < LEAST_VOXELS * voxel:
+        raise DataError(
+            f"{scene.name}: the scan is {extent:.2g} m long, a voxel of this encoder {voxel:g} m; if the unit of the "
+            "file is larger than the metre, say so: --meters"
+        )
     feature = encoder.encode(scene.coord, scene.color, scene.normal)
     color = None if scene.color is None else scene.color / np.float32(255)
     number = superpoints(scene.coord, scene.normal, color)
     return PointFeatures(feature, np.full(len(feature), -1) if label is None else label, number)
 
 
-def _read_labels(path: Path, num_points: int) -> NDArray[np.int64]:
-    """Return the label of every point.
+def _read_labels(path: Path, num_points: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the labels that occur, and the place among them of every point's label, -1 where it is unknown.
 
     Raises:
         DataError: The file does not hold one integer per point, or no label.
     """
     try:
         label = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as npy ({error})") from error
+    except Exception as error:  # numpy raises almost anything for files of other formats
+        raise DataError(f"{path}: cannot be read as npy ({type(error).__name__}: {error})") from error
+    if not isinstance(label, np.ndarray):
+        raise DataError(f"{path}: holds several arrays; save the labels alone: np.save('labels.npy', labels)")
     if label.shape != (num_points,) or not np.issubdtype(label.dtype, np.integer):
         raise DataError(
             f"{path}: expected an integer for each of the {num_points} points of the labelled scan, got "
@@ -148,7 +160,8 @@ def _read_labels(path: Path, num_points: int) -> NDArray[np.int64]:
         )
     if not (label >= 0).any():
         raise DataError(f"{path}: not a single point has a label (0, 1, ...; -1 is unknown)")
-    return label.astype(np.int64)
+    names: NDArray[np.int64] = np.unique(label[label >= 0]).astype(np.int64)
+    return names, np.where(label >= 0, np.searchsorted(names, label), -1)
 
 
 def write_ply(path: Path, coord: NDArray[np.float32], color: NDArray[np.uint8]) -> None:

@@ -14,6 +14,18 @@ MAX_EXTENT = 200.0
 """Metres; the longest side of a larger scene is taken for a number of other units."""
 
 
+FAR = 8192.0
+"""Metres from the origin from which on single precision does not tell millimetres apart."""
+
+
+def near_origin(coord: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return coordinates in single precision, and what was taken off: whole metres where they are far away (maps)."""
+    corner = np.zeros(3)
+    if len(coord) and np.abs(coord).max() >= FAR:
+        corner = np.floor(coord.min(axis=0).astype(np.float64))
+    return (coord - corner).astype(np.float32), corner
+
+
 def check_scene(scene: Scene, *, num_classes: int, num_box_classes: int) -> None:
     """Check that a scene can be used.
 

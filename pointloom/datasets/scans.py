@@ -1,5 +1,6 @@
 """A plain folder of scans without labels: PLY, PCD, npy and other clouds, one scene per file."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -8,11 +9,14 @@ import numpy as np
 from pointloom.data.clouds import CLOUD_SUFFIXES, TEXT_SUFFIXES, Cloud, load_cloud, looks_numeric
 from pointloom.data.intake import TO_Z_UP
 from pointloom.data.quarantine import RejectedError
+from pointloom.data.scene_checks import near_origin
 from pointloom.data.scenes import Scene
 from pointloom.data.surfaces import load_surface
 from pointloom.datasets.card import Card, wrong_folder
 from pointloom.datasets.scannet import read_mesh
 from pointloom.datasets.scene_sets import FoundScenes, SceneChoices, SceneDataset, SceneItem, check_choices
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".ply", *CLOUD_SUFFIXES)
 
@@ -59,7 +63,7 @@ def _is_cloud(path: Path) -> bool:
 
 
 def read_scan(item: SceneItem, choices: SceneChoices) -> Scene:
-    """Read one file; of a mesh, the vertices are the points.
+    """Read one file; of a mesh, the vertices are the points. Normals that are not all finite are none.
 
     Raises:
         RejectedError: The file is damaged, empty or not finite.
@@ -67,11 +71,17 @@ def read_scan(item: SceneItem, choices: SceneChoices) -> Scene:
     cloud = _read_ply(item.path) if item.path.suffix.lower() == ".ply" else load_cloud(item.path)
     turn = TO_Z_UP["z" if choices.up == "auto" else choices.up]
     num = len(cloud.coord)
+    coord, corner = near_origin(cloud.coord @ turn.T * choices.meters)
+    if corner.any():
+        logger.info(
+            "%s is far from its origin: (%.0f, %.0f, %.0f) m were taken off its coordinates", item.name, *corner
+        )
+    known = cloud.normal is not None and np.isfinite(cloud.normal).all()
     return Scene(
         name=item.name,
-        coord=(cloud.coord @ turn.T * choices.meters).astype(np.float32),
+        coord=coord,
         color=cloud.color,
-        normal=None if cloud.normal is None else (cloud.normal @ turn.T).astype(np.float32),
+        normal=(cloud.normal @ turn.T).astype(np.float32) if known and cloud.normal is not None else None,
         segment=np.full(num, -1, dtype=np.int16),
         instance=np.full(num, -1, dtype=np.int32),
         split=item.split,

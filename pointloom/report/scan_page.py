@@ -14,7 +14,7 @@ from pointloom.report.viewer import pack_cloud
 
 
 def write_scan_page(
-    path: Path, scene: Scene, *, pca: NDArray[np.uint8], label: NDArray[np.int16] | None, title: str
+    path: Path, scene: Scene, *, pca: NDArray[np.uint8], label: NDArray[np.int64] | None, title: str
 ) -> None:
     """Write one self-contained HTML file with a 3D view.
 
@@ -22,7 +22,7 @@ def write_scan_page(
         path: File to write.
         scene: The scan.
         pca: (n, 3) features as colours.
-        label: (n,) classes carried over from another scan, None without.
+        label: (n,) numbers of classes carried over from another scan, from 0 on; None without.
         title: Heading.
     """
     from plotly.offline import get_plotlyjs

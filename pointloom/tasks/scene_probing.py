@@ -146,7 +146,7 @@ def gather_superpoints(scenes: Iterable[PointFeatures], *, num_classes: int) -> 
 def superpoint_means(points: PointFeatures) -> Float[np.ndarray, "s d"]:
     """Return the mean feature of every super-point."""
     number = torch.from_numpy(points.superpoint.astype(np.int64))
-    feature = torch.from_numpy(points.feature.astype(np.float32))
+    feature = torch.from_numpy(np.asarray(points.feature, dtype=np.float32))
     count = torch.bincount(number).clamp(min=1).unsqueeze(1)
     total = torch.zeros(len(count), feature.shape[1]).index_add_(0, number, feature)
     means: Float[np.ndarray, "s d"] = (total / count).numpy()
@@ -155,11 +155,13 @@ def superpoint_means(points: PointFeatures) -> Float[np.ndarray, "s d"]:
 
 def superpoint_labels(points: PointFeatures, *, num_classes: int) -> Int[np.ndarray, " s"]:
     """Return the most frequent class of every super-point, -1 where no point has one; ties go to the lower class."""
-    num = int(points.superpoint.max()) + 1
     known = points.label >= 0
     cell = points.superpoint[known].astype(np.int64) * num_classes + points.label[known]
-    votes = np.bincount(cell, minlength=num * num_classes).reshape(num, num_classes)
-    label: Int[np.ndarray, " s"] = np.where(votes.any(1), votes.argmax(1), -1)
+    cell, votes = np.unique(cell, return_counts=True)
+    owner = cell // num_classes
+    last = np.lexsort((-cell, votes, owner))  # of each super-point the most votes come last, of those the lowest class
+    label: Int[np.ndarray, " s"] = np.full(int(points.superpoint.max()) + 1, -1)
+    label[owner[last]] = (cell % num_classes)[last]
     return label
 
 

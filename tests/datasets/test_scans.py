@@ -50,6 +50,19 @@ def test_lists_choose_scans_to_test(tmp_path: Path, prepared_scenes: Prepared) -
     assert dict(zip(store.names.tolist(), store.splits.tolist(), strict=True)) == {"0.npy": "train", "2.npy": "test"}
 
 
+def test_coordinates_of_a_map_keep_their_millimetres_and_broken_normals_are_estimated(
+    tmp_path: Path, prepared_scenes: Prepared
+) -> None:
+    coord = np.round(np.random.default_rng(0).random((100, 3)) * [4, 2.5, 3], 3)
+    normal = np.tile([0, 0, 1.0], (100, 1))
+    normal[3] = np.nan
+    np.save(tmp_path / "scan.npy", np.concatenate([coord + np.array([500_000, 4_000_000, 100]), normal], axis=1))
+    scene = prepared_scenes("scans", tmp_path).scene(0)
+    np.testing.assert_allclose(scene.coord, coord, atol=1e-5)
+    assert scene.normal is not None
+    np.testing.assert_allclose(np.linalg.norm(scene.normal, axis=1), 1, atol=2e-3)
+
+
 def test_units_and_axes_are_converted(tmp_path: Path, prepared_scenes: Prepared) -> None:
     coord = np.random.default_rng(0).random((100, 3)) * [4000, 2500, 3000]
     np.save(tmp_path / "scan.npy", coord)

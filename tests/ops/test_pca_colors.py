@@ -1,6 +1,7 @@
 """Colours of features: main directions, the same every time, outliers clipped."""
 
 import numpy as np
+import pytest
 import torch
 
 from pointloom.ops.pca_colors import pca_colors
@@ -16,6 +17,13 @@ def test_channels_follow_the_main_directions() -> None:
         assert abs(correlation) > 0.95
     assert color.min() == 0
     assert color.max() == 255
+
+
+def test_blocks_of_rows_give_the_same_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    feature = torch.randn(500, 6) + 3
+    whole = pca_colors(feature)
+    monkeypatch.setattr("pointloom.ops.pca_colors._ROWS", 64)
+    assert (pca_colors(feature).int() - whole.int()).abs().max() <= 1
 
 
 def test_outliers_do_not_take_the_contrast() -> None:

@@ -53,6 +53,13 @@ def test_superpoint_without_a_label_gives_no_class_to_others() -> None:
     np.testing.assert_array_equal(answers[0], answers[2])
 
 
+def test_superpoint_has_the_class_of_most_points_and_of_a_tie_the_lower_one_however_many_classes_there_are() -> None:
+    label = np.array([4, 7, 7, -1, 9, 2, 2, 9, -1, 10**9])
+    superpoint = np.array([0, 0, 0, 0, 2, 2, 2, 2, 1, 4])
+    points = PointFeatures(np.zeros((10, 1), dtype=np.float32), label, superpoint)
+    assert superpoint_labels(points, num_classes=10**9 + 1).tolist() == [7, -1, 2, -1, 10**9]
+
+
 @pytest.mark.parametrize("epochs", [20, 60])
 def test_linear_probe_finds_what_is_linear_whatever_the_scale_of_the_features(epochs: int) -> None:
     train, test = blobs(0), blobs(1)
