@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -13,8 +13,7 @@ from pointloom.models.h3dnet_loss import Found, Matches, Parts, h3dnet_losses
 from pointloom.models.pointnet2 import SetAbstraction, SharedMlp
 from pointloom.models.proposals import ProposalHead, Proposals
 from pointloom.models.seeds import SeedEncoder, Seeds
-from pointloom.models.votenet import Voting
-from pointloom.ops import farthest_point_sampling, gather_points
+from pointloom.models.votenet import Voting, cluster_centers
 from pointloom.structures import BoxPredictions, DetectionBatch, Losses
 
 AWAY = 100.0
@@ -67,6 +66,7 @@ class H3dNet(nn.Module):
         num_proposals: Boxes per scene; at most as many as there are seeds.
         radius: Of a cluster of votes, metres.
         num_neighbors: Votes per cluster.
+        test_sampling: Which votes clusters grow around when predicting, as in ``VoteNet``; ``votes`` when training.
         match_radius: How far from a box's face or edge parts are looked at, metres.
         match_neighbors: How many of them.
     """
@@ -82,6 +82,7 @@ class H3dNet(nn.Module):
         num_proposals: int = 256,
         radius: float = 0.3,
         num_neighbors: int = 16,
+        test_sampling: Literal["votes", "seeds"] = "votes",
         match_radius: float = 0.5,
         match_neighbors: int = 32,
     ) -> None:
@@ -89,7 +90,7 @@ class H3dNet(nn.Module):
         dim, num_classes = towers[0].dim, len(mean_sizes)
         hidden, part = dim // 2, dim // 8
         self.towers = nn.ModuleList(towers)
-        self.num_proposals = num_proposals
+        self.num_proposals, self.test_sampling = num_proposals, test_sampling
         self.join = SharedMlp(len(towers) * dim, 2 * dim, dim, bias=True)
         self.voting = Voting(dim)
         self.finders = nn.ModuleDict(
@@ -131,7 +132,7 @@ class H3dNet(nn.Module):
         seeds = replace(towers[0], feature=self.join(torch.cat([seeds.feature for seeds in towers], dim=-1)))
         votes = self.voting(seeds)
         parts = {kind: finder(seeds) for kind, finder in self.finders.items()}
-        place = gather_points(votes.coord, farthest_point_sampling(votes.coord, self.num_proposals))
+        place = cluster_centers(votes.coord, self.num_proposals, "votes" if self.training else self.test_sampling)
         feature = self.cluster(place, votes.coord, votes.feature)
         initial = self.head(place, feature)
         refined, matches = self._refine(initial, feature, parts)

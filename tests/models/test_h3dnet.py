@@ -33,6 +33,15 @@ def test_it_has_the_size_that_its_layers_say() -> None:
     assert isinstance(model, Detector)
 
 
+def test_clusters_may_grow_around_the_first_seeds_when_predicting() -> None:
+    batch = boxed_batch(boxed_scene(0))
+    towers = [pointnet2_tiny(num_seeds=64, width=32)]
+    model = H3dNet(towers, mean_sizes=MEAN_SIZES, num_headings=1, num_proposals=16, test_sampling="seeds")
+    for training in (True, False):
+        found = model.train(training)._find(batch)
+        assert torch.equal(found.initial.place, found.votes[:, :16]) is not training
+
+
 def test_faces_and_edges_are_means_of_their_corners() -> None:
     boxes = torch.rand(1, 5, 7) * 3 + 0.1
     corners, faces, edges = box_corners(boxes), face_centers(boxes), edge_centers(boxes)

@@ -165,6 +165,15 @@ def test_seed_sampling_takes_the_votes_of_the_first_seeds() -> None:
     assert torch.equal(found.place, votes.coord[:, :16])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_clusters_may_grow_around_other_votes_when_predicting(training: bool) -> None:
+    batch = boxed_batch(boxed_scene(0))
+    model = VoteNet(pointnet2_tiny(num_seeds=64, width=32), mean_sizes=MEAN_SIZES, num_headings=1, num_proposals=16,
+                    test_sampling="seeds").train(training)  # fmt: skip
+    _, votes, found = model._propose(batch)
+    assert torch.equal(found.place, votes.coord[:, :16]) is not training
+
+
 @pytest.mark.slow
 def test_it_learns_two_rooms_by_heart() -> None:
     """Almost: a proposal between 0.3 and 0.6 m from an object is never told what it is, and may stay in the way."""
