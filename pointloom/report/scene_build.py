@@ -59,7 +59,7 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
     }
     content["notes"] = scene_notes(
         rows,
-        content["protocols"].values(),
+        [result.protocol for results in (inputs.finetune, inputs.probe) for result in results.values() if result.runs],
         bootstrap=content["bootstrap"],
         num_test=content["dataset"]["splits"]["test"],
     )

@@ -26,6 +26,9 @@ FULL_SCENES = {"scannet": 1513, "s3dis": 271, "sunrgbd": 10335}
 LAYOUTS = ("scannet_votenet", "pointcept")
 """Sources that may hold ScanNet; Pointcept's layout is also that of other scenes."""
 
+DETECTORS = {"votenet": "VoteNet", "h3dnet": "H3DNet", "3detr": "3DETR", "3detr_m": "3DETR-m"}
+"""Detector as in the parameters -> in the names of published methods."""
+
 DETECTED = 18
 """Classes of the published detectors on ScanNet."""
 
@@ -89,6 +92,8 @@ def _differences(inputs: SceneInputs, row: Row, published: Published) -> list[st
     found = []
     if protocol.get("freeze_encoder") and published.transfer == "full":
         found.append("encoder: frozen here, fine-tuned published")
+    if (own := DETECTORS.get(str(protocol.get("detector")))) and not re.search(rf"{own}\b(?!-m)", published.method):
+        found.append(f"detector: {own} here")
     if protocol.get("protocol") == "in_training":
         found.append("evaluation: one point per voxel here, all points in fragments published")
     if protocol.get("tta", "none") != "none":

@@ -285,6 +285,26 @@ def test_scans_of_scannet_in_other_layouts_have_its_published_values(
     assert [row["metric"] for row in found] == (["mIoU", "mean class accuracy", "AP25"] if shown else [])
 
 
+@pytest.mark.parametrize(
+    ("detector", "same"), [("votenet", 2), ("h3dnet", 2), ("3detr", 3), ("3detr_m", 3), (None, 10)]
+)  # how many of the published detections on ScanNet have this detector; all where it is not known
+def test_published_detections_by_another_detector_are_told_apart(
+    paths: dict[str, Path], tmp_path: Path, detector: str | None, same: int
+) -> None:
+    write_scenes(
+        tmp_path / "scans", synthetic_scenes(1, seed=0, num_points=256), classes=ROOM_CLASSES, box_classes=ROOM_BOXES,
+        source="scannet", settings={"variant": "classes20"},
+    )  # fmt: skip
+    inputs = load_scene_inputs(**paths | {"dataset": tmp_path / "scans"})
+    card = inputs.finetune["points"].card | {"protocol": {"detector": detector}}
+    inputs = replace(inputs, finetune={"points": ResultRecord("points", card)})
+    boxes = {"name": "points", "protocol": "detection", "fraction": 1, "seeds": 1, "values": {"ap25": {"mean": 50.0}}}
+    (row,) = scene_published_rows(inputs, [boxes])
+    told = [any(text.startswith("detector: ") for text in value["differs"]) for value in row["published"]]
+    assert told.count(False) == same
+    assert len(told) == 10
+
+
 def test_boxes_of_a_store_without_classes_of_points_have_a_table_per_class(
     paths: dict[str, Path], tmp_path: Path
 ) -> None:
