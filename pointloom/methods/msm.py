@@ -29,7 +29,8 @@ class MSM(nn.Module):
             resolution of its decoder (the method). Of table 10: ``top_down``: they stay, as one token instead of the
             input; ``none``: nothing is hidden, all voxels are guessed.
         mask_ratio: Share of the occupied coarsest voxels that is hidden (0.4 in the paper).
-        mask_shared: Hide the same places in both views; False: every view has holes of its own.
+        mask_shared: Hide the same places in both views, as far as both crops have them; False: every view has holes of
+            its own.
         crop_points: Voxels of a crop, those nearest to a random one.
         loss_levels: Resolutions that are guessed, 1 is the finest; all of them in the paper.
         target_norm: ``layernorm`` normalises the teacher's features per voxel.
@@ -115,9 +116,11 @@ class MSM(nn.Module):
         """Choose coarsest voxels, and everything inside of them at all resolutions; the finest come first."""
         coarsest = crop.voxels[-1]
         chosen = random_voxels(coarsest, self.mask_ratio)
-        if self.mask_shared:
-            row, _ = other_views(coarsest_place, coarsest.offset, coarsest_place, coarsest.offset)
-            chosen = torch.where(coarsest.scene % 2 == 1, chosen[row], chosen)
+        if self.mask_shared:  # where the first view has something; elsewhere the second has holes of its own
+            row, distance = other_views(coarsest_place, coarsest.offset, coarsest_place, coarsest.offset)
+            shared = torch.where((coarsest.scene % 2 == 1) & (distance < coarsest.size), chosen[row], chosen)
+            seen = torch.bincount(coarsest.scene[~shared], minlength=len(coarsest.offset)) > 0
+            chosen = torch.where(seen[coarsest.scene], shared, chosen)  # a view without a visible voxel is none
         return crop.spread_down(chosen)
 
     def student(

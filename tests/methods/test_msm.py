@@ -107,6 +107,32 @@ def test_shared_masks_hide_the_same_places_in_both_views() -> None:
     assert not torch.equal(apart[~second], apart[second])
 
 
+def test_shared_masks_of_crops_that_do_not_meet_leave_something_to_see() -> None:
+    chosen = method(mask_shared=True)
+    levels = grid()  # two views of one scene
+    coarsest = levels.voxels[-1]
+    far = coarsest.centers + 100.0 * (coarsest.scene % 2)[:, None]
+    for seed in range(20):  # nearest to all of the second view is the same voxel of the first
+        torch.manual_seed(seed)
+        hidden = chosen.hide(levels, far)[-1]
+        counts = torch.bincount(coarsest.scene[hidden], minlength=2)
+        expected = (0.4 * torch.bincount(coarsest.scene)).round().long()
+        assert counts.tolist() == expected.tolist()
+
+
+def test_a_shared_mask_that_would_hide_all_of_the_second_view_is_not_shared() -> None:
+    chosen, levels = method(mask_shared=True), grid()
+    coarsest = levels.voxels[-1]
+    place = torch.where((coarsest.scene % 2 == 0)[:, None], coarsest.centers, torch.zeros(1, 3))
+    first = coarsest.scene == 0
+    nearest = torch.where(first, place.norm(dim=1), torch.inf).argmin()
+    place[nearest] = 0.0  # one voxel of the first view is where the whole second view is
+    for seed in range(10):
+        torch.manual_seed(seed)
+        hidden = chosen.hide(levels, place)[-1]
+        assert (~hidden[~first]).any()
+
+
 def test_hidden_voxels_cannot_change_what_the_student_encodes() -> None:
     chosen = method().eval()
     levels, feature, place = chosen.voxelize(views())
