@@ -71,7 +71,7 @@ def frozen_features(
 
 
 def labelled_split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Split | None":
-    """Return features of the labelled training and test objects; None where one of both or a second class is missing.
+    """Return features of the labelled training and test objects; None without both, or a second class to learn.
 
     Args:
         store: Prepared objects.
@@ -81,7 +81,7 @@ def labelled_split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Spl
 
     train, test = (store.rows(split) for split in ("train", "test"))
     train, test = train[store.labels[train] >= 0], test[store.labels[test] >= 0]
-    if len(store.info.classes) < 2 or len(train) == 0 or len(test) == 0:
+    if len(np.unique(store.labels[train])) < 2 or len(test) == 0:
         return None
     return Split(
         train=feature[train],

@@ -1,6 +1,7 @@
 """Protocols on frozen features: linear SVM, linear layer, three-layer MLP, few-shot episodes."""
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +38,13 @@ def linear_svm(
     """Fit a one-against-rest linear SVM on standardised features; return test predictions and the chosen C.
 
     C is chosen by cross-validation on the training features alone, group by group, so that variants of one model never
-    stand on both sides. A single value in ``grid`` is used as it is (the papers' fixed C).
+    stand on both sides. A single value in ``grid`` is used as it is (the papers' fixed C), and so is the middle one
+    where no class has two objects in different groups: there is nothing to validate with.
 
     Args:
         split: Features.
         grid: Values of C to choose from.
-        folds: Number of validation folds.
+        folds: Number of validation folds, fewer where all classes are smaller.
         seed: Seeds folds and solver.
         num_workers: Processes for the search.
     """
@@ -52,9 +54,12 @@ def linear_svm(
     from sklearn.svm import LinearSVC
 
     pipeline = make_pipeline(StandardScaler(), LinearSVC(dual=False, random_state=seed))
-    if len(grid) == 1:
-        pipeline.set_params(linearsvc__C=grid[0]).fit(split.train, split.train_label)
-        return pipeline.predict(split.test), grid[0]
+    pairs = {(label, group) for label, group in zip(split.train_label.tolist(), split.train_group, strict=True)}
+    folds = min(folds, max(Counter(label for label, _ in pairs).values()))
+    if len(grid) == 1 or folds < 2:
+        chosen = grid[len(grid) // 2]
+        pipeline.set_params(linearsvc__C=chosen).fit(split.train, split.train_label)
+        return pipeline.predict(split.test), chosen
     search = GridSearchCV(
         pipeline,
         {"linearsvc__C": grid},

@@ -34,6 +34,18 @@ def test_single_c_is_used_without_a_search() -> None:
     assert linear_svm(split(), grid=[0.042], folds=3, seed=0, num_workers=1)[1] == 0.042
 
 
+@pytest.mark.parametrize(("copies", "groups"), [(1, 1), (2, 1), (2, 2)])
+def test_classes_of_one_or_two_objects_are_probed_too(copies: int, groups: int) -> None:
+    """Thirty meshes with a name of their own each, or two of each: three folds are too many, or none is possible."""
+    label = np.repeat(np.arange(6), copies)
+    train = np.eye(6, dtype=np.float32)[label]
+    group = np.array([f"{name}-{number % groups}" for number, name in enumerate(label)])
+    split = Split(train=train, train_label=label, train_group=group, test=train, test_label=label)
+    prediction, chosen = linear_svm(split, grid=[0.1, 1.0, 10.0], folds=3, seed=0, num_workers=1)
+    assert prediction.tolist() == label.tolist()
+    assert chosen == 1.0 if groups == 1 else chosen in (0.1, 1.0, 10.0)
+
+
 @pytest.mark.parametrize("head", ["linear", "mlp3"])
 def test_heads_learn_and_are_deterministic_under_a_seed(head: str) -> None:
     first, second = (trained_head(split(), head=head, num_classes=4, epochs=60, lr=0.01, seed=1) for _ in range(2))
