@@ -81,7 +81,7 @@ def labelled_split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Spl
 
     train, test = (store.rows(split) for split in ("train", "test"))
     train, test = train[store.labels[train] >= 0], test[store.labels[test] >= 0]
-    if len(np.unique(store.labels[train])) < 2 or len(test) == 0:
+    if len(set(store.labels[train].tolist())) < 2 or len(test) == 0:
         return None
     return Split(
         train=feature[train],
