@@ -1,11 +1,11 @@
 """How do time and memory grow with the size of a scene? Networks for points and their operations, 25k to 400k points.
 
-    python -m benchmarks.scenes [OUTPUT] [--points 25000,100000,400000] [--only NAME]
+    python -m benchmarks.scenes [OUTPUT] [--points 25000,100000,400000] [--only NAME] [--threads 2]
 
 A synthetic room surface is thinned to so many points. Every measurement is a process of its own: once to warm up at a
-small size, then timed. Times are CPU seconds of the process on one thread; peak memory is the largest resident size
-less what the process held before. The exponent is the slope of log time over log points (1 = linear, 2 = quadratic);
-the target is at most 1.15. OUTPUT becomes a folder with ``scenes.json`` and ``scenes.md``.
+small size, then timed. Times are CPU seconds of the process on one thread, wall seconds on several; peak memory is the
+largest resident size less what the process held before. The exponent is the slope of log time over log points
+(1 = linear, 2 = quadratic); the target is at most 1.15. OUTPUT becomes a folder with ``scenes.json`` and ``scenes.md``.
 """
 
 import json
@@ -41,7 +41,7 @@ class Row:
 
     name: str
     points: int
-    cpu_s: float
+    seconds: float
     peak_gib: float
 
 
@@ -95,18 +95,19 @@ OPERATIONS: dict[str, Callable[[], Callable[[SceneBatch], None]]] = {
 }
 
 
-def measure(name: str, num_points: int) -> Row:
+def measure(name: str, num_points: int, threads: int) -> Row:
     """Time one operation at one size; to be called in a fresh process."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     keep_freed_memory()
     torch.manual_seed(0)
     run = OPERATIONS[name]()
     run(batch_of(WARM_UP))
     batch = batch_of(num_points)
     before = _resident_gib()
-    start = time.process_time()
+    start = clock()
     run(batch)
-    return Row(name, num_points, time.process_time() - start, _resident_gib() - before)
+    return Row(name, num_points, clock() - start, _resident_gib() - before)
 
 
 def _resident_gib() -> float:
@@ -122,8 +123,8 @@ def as_markdown(rows: list[Row]) -> str:
     ]
     for name in dict.fromkeys(row.name for row in rows):
         own = sorted((row for row in rows if row.name == name), key=lambda row: row.points)
-        cells = [f"{row.cpu_s:.2f} s, {row.peak_gib:.2f} GiB" for row in own]
-        time_slope = exponent([row.points for row in own], [row.cpu_s for row in own])
+        cells = [f"{row.seconds:.2f} s, {row.peak_gib:.2f} GiB" for row in own]
+        time_slope = exponent([row.points for row in own], [row.seconds for row in own])
         memory = [max(row.peak_gib, 1e-3) for row in own]
         memory_slope = exponent([row.points for row in own], memory)
         lines.append(f"| {name} | " + " | ".join(cells) + f" | **{time_slope:.2f}** | {memory_slope:.2f} |")
@@ -134,17 +135,18 @@ def as_markdown(rows: list[Row]) -> str:
 @click.argument("output", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--points", default="25000,50000,100000,200000,400000", help="Sizes, separated by commas.")
 @click.option("--only", default="", help="Only operations whose name contains this.")
-def main(output: Path | None, points: str, only: str) -> None:
-    """Print CPU seconds, peak memory and exponents as a Markdown table."""
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="With more than one, wall seconds are printed.")
+def main(output: Path | None, points: str, only: str, threads: int) -> None:
+    """Print seconds, peak memory and exponents as a Markdown table."""
     machine = describe_machine()
     sizes = [int(size) for size in points.split(",")]
     rows = []
     for name in [name for name in OPERATIONS if only in name]:
         for size in sizes:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                rows.append(pool.apply(measure, (name, size)))
+                rows.append(pool.apply(measure, (name, size, threads)))
     table = as_markdown(rows)
-    click.echo(table + f"\none thread, once per size, target of the exponent {TARGET}, {machine}")
+    click.echo(table + f"\nthreads: {threads}, once per size, target of the exponent {TARGET}, {machine}")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         record = {**machine, "rows": [asdict(row) for row in rows]}
