@@ -25,9 +25,15 @@ class SceneFeatures:
 
 @dataclass(frozen=True)
 class Learnable:
-    """What the heads learn from one scene."""
+    """What the heads learn from one scene.
 
-    superpoints: "PointFeatures"
+    Attributes:
+        superpoints: Mean features and classes of the labelled super-points.
+        targets: Some of the labelled points.
+        boxes: Boxes and sentences; None where nothing is asked.
+    """
+
+    superpoints: "tuple[NDArray[np.float32], NDArray[np.int64]]"
     targets: "PointTargets"
     boxes: BoxesOfScene | None
 
@@ -36,10 +42,8 @@ def learnable(
     features: SceneFeatures, params: "SceneProbeParams", seeds: list[int], classes: tuple[str, ...]
 ) -> list[Learnable]:
     """Keep what the heads of every seed learn from: super-points, boxes, some of the labelled points."""
-    import numpy as np
-
     from pointloom.datasets.limited_labels import draw_point_labels
-    from pointloom.tasks.scene_probing import PointFeatures, superpoint_labels, superpoint_means
+    from pointloom.tasks.scene_probing import PointFeatures, labelled_superpoints, superpoint_means
 
     scene, points = features.scene, features.points
     stuff = [classes.index(name) for name in params.instances.ignored] if params.instances else []
@@ -49,8 +53,8 @@ def learnable(
     for seed in seeds:
         known = scene if few is None else draw_point_labels(scene, few, seed=seed)
         labelled = PointFeatures(points.feature, known.segment, points.superpoint)
-        label = superpoint_labels(labelled, num_classes=len(classes))
-        pooled = PointFeatures(means, label, np.arange(len(label)))
+        if few is not None or not found:  # else the seeds see the same labels
+            pooled = labelled_superpoints(labelled, means, num_classes=len(classes))
         found.append(Learnable(pooled, _targets(known, points.feature, stuff, params.points_per_scene, seed), boxes))
     return found
 

@@ -217,7 +217,7 @@ def _fit(params: SceneProbeParams, store: "SceneStore", train: list[Learnable], 
 
     from pointloom.errors import DataError
     from pointloom.tasks.instance_segmentation import PointTargets, fit_instance_heads
-    from pointloom.tasks.scene_probing import PointFeatures, fit_linear_probe, gather_superpoints
+    from pointloom.tasks.scene_probing import PointFeatures, fit_linear_probe, join_superpoints
 
     num_classes = len(store.info.classes)
     joined = {key: torch.cat([getattr(each.targets, key) for each in train]) for key in vars(train[0].targets)}
@@ -228,7 +228,7 @@ def _fit(params: SceneProbeParams, store: "SceneStore", train: list[Learnable], 
         PointFeatures(feature, label, np.zeros_like(label)), num_classes=num_classes,
         epochs=params.linear.epochs, lr=params.linear.lr, seed=seed,
     )  # fmt: skip
-    nearest = params.nearest and gather_superpoints((each.superpoints for each in train), num_classes=num_classes)
+    nearest = params.nearest and join_superpoints([each.superpoints for each in train])
     instances = params.instances and fit_instance_heads(
         PointTargets(**joined), num_classes=num_classes, epochs=params.instances.epochs, lr=params.instances.lr,
         seed=seed,

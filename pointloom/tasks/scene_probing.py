@@ -1,6 +1,6 @@
 """Protocols on frozen features of scenes: a linear layer on points, the nearest super-point (MSM, section 4)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,8 +61,11 @@ def fit_linear_probe(train: PointFeatures, *, num_classes: int, epochs: int, lr:
     if not len(known):
         raise ValueError("no training point has a label")
     torch.manual_seed(seed)
-    mean, std = train.feature[known].mean(0), train.feature[known].std(0) + 1e-6
-    feature = torch.from_numpy(((train.feature[known] - mean) / std).astype(np.float32))
+    rows = train.feature[known]
+    mean, std = rows.mean(0), rows.std(0) + 1e-6
+    rows -= mean
+    rows /= std  # in place: there may be gigabytes of them
+    feature = torch.from_numpy(rows.astype(np.float32, copy=False))
     label = torch.from_numpy(train.label[known].astype(np.int64))
     layer = torch.nn.Linear(feature.shape[1], num_classes)
     fit_rows(
@@ -106,23 +109,28 @@ def fit_rows(
 
 @dataclass(frozen=True)
 class NearestProbe:
-    """Labelled super-points to compare with.
+    """Labelled super-points to compare with, scene by scene: probes that share scenes share their memory.
 
     Attributes:
-        mean: Mean feature of every labelled super-point.
-        label: Its class.
+        means: Mean feature of every labelled super-point, an array per scene.
+        labels: Its class, likewise.
     """
 
-    mean: Float[np.ndarray, "s d"]
-    label: Int[np.ndarray, " s"]
+    means: list[Float[np.ndarray, "_ d"]]
+    labels: list[Int[np.ndarray, " _"]]
 
     def classify(self, points: PointFeatures, *, metric: Metric) -> Int[np.ndarray, " n"]:
         """Give every point the class of the labelled super-point that is nearest to its own one."""
-        query, gallery = torch.from_numpy(superpoint_means(points)), torch.from_numpy(self.mean)
-        found: Int[np.ndarray, " n"] = self.label[nearest_rows(query, gallery, metric=metric).numpy()][
-            points.superpoint
-        ]
-        return found
+        query = torch.from_numpy(superpoint_means(points))
+        found = np.full(len(query), self.labels[0][0])
+        least = torch.full((len(query),), torch.inf)
+        for mean, label in zip(self.means, self.labels, strict=True):
+            row, distance = nearest_rows(query, torch.from_numpy(mean), metric=metric)
+            nearer = (distance < least).numpy()
+            found[nearer] = label[row.numpy()[nearer]]
+            least = torch.minimum(least, distance)
+        classes: Int[np.ndarray, " n"] = found[points.superpoint]
+        return classes
 
 
 def gather_superpoints(scenes: Iterable[PointFeatures], *, num_classes: int) -> NearestProbe:
@@ -133,14 +141,29 @@ def gather_superpoints(scenes: Iterable[PointFeatures], *, num_classes: int) -> 
     Raises:
         ValueError: No super-point has a label.
     """
-    means, labels = [], []
-    for scene in scenes:
-        label = superpoint_labels(scene, num_classes=num_classes)
-        means.append(superpoint_means(scene)[label >= 0])
-        labels.append(label[label >= 0])
-    if not sum(map(len, labels)):
+    found = [labelled_superpoints(scene, superpoint_means(scene), num_classes=num_classes) for scene in scenes]
+    return join_superpoints(found)
+
+
+def labelled_superpoints(
+    scene: PointFeatures, mean: Float[np.ndarray, "s d"], *, num_classes: int
+) -> tuple[Float[np.ndarray, "_ d"], Int[np.ndarray, " _"]]:
+    """Return the mean features of the super-points that have a class, and their classes; none is a copy of all."""
+    label = superpoint_labels(scene, num_classes=num_classes)
+    known = label >= 0
+    return (mean, label) if known.all() else (mean[known], label[known])
+
+
+def join_superpoints(scenes: Sequence[tuple[Float[np.ndarray, "_ d"], Int[np.ndarray, " _"]]]) -> NearestProbe:
+    """Return a probe of the labelled super-points of some scenes, without copies.
+
+    Raises:
+        ValueError: No super-point has a label.
+    """
+    kept = [(mean, label) for mean, label in scenes if len(label)]
+    if not kept:
         raise ValueError("no training super-point has a label")
-    return NearestProbe(np.concatenate(means), np.concatenate(labels))
+    return NearestProbe([mean for mean, _ in kept], [label for _, label in kept])
 
 
 def superpoint_means(points: PointFeatures) -> Float[np.ndarray, "s d"]:
@@ -167,10 +190,11 @@ def superpoint_labels(points: PointFeatures, *, num_classes: int) -> Int[np.ndar
 
 def nearest_rows(
     query: Float[torch.Tensor, "q d"], gallery: Float[torch.Tensor, "g d"], *, metric: Metric
-) -> Int[torch.Tensor, " q"]:
-    """Return the row of ``gallery`` nearest to every query, in blocks of bounded memory."""
+) -> tuple[Int[torch.Tensor, " q"], Float[torch.Tensor, " q"]]:
+    """Return the row of ``gallery`` nearest to every query, and its distance, in blocks of bounded memory."""
     if metric == "cosine":
         query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
     norm = 1.0 if metric == "l1" else 2.0
     rows = max(1, _MAX_CELLS // max(len(gallery), 1))
-    return torch.cat([torch.cdist(part, gallery, p=norm).argmin(1) for part in query.split(rows)])
+    found = [torch.cdist(part, gallery, p=norm).min(1) for part in query.split(rows)]
+    return torch.cat([each.indices for each in found]), torch.cat([each.values for each in found])

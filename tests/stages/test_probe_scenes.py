@@ -1,7 +1,7 @@
 """Probes of frozen scene features as a stage: records, determinism, what cannot work."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from pointloom.tasks.scene_probing import (
     NearestProbe,
     PointFeatures,
     fit_linear_probe,
-    gather_superpoints,
+    join_superpoints,
 )
 from pointloom.train.checkpoint import save_encoder
 from tests.teachers.tiny import write_clip_folder
@@ -181,13 +181,12 @@ def test_labels_of_a_few_drawn_points_are_all_that_heads_see(
         seen["linear"].append(features.label)
         return fit_linear_probe(features, **settings)
 
-    def nearest(scenes: Iterable[PointFeatures], **settings: Any) -> NearestProbe:
-        kept = list(scenes)
-        seen["nearest"].append([int((each.label >= 0).sum()) for each in kept])
-        return gather_superpoints(kept, **settings)
+    def nearest(scenes: Sequence[tuple[np.ndarray, np.ndarray]]) -> NearestProbe:
+        seen["nearest"].append([len(label) for _, label in scenes])
+        return join_superpoints(scenes)
 
     monkeypatch.setattr("pointloom.tasks.scene_probing.fit_linear_probe", linear)
-    monkeypatch.setattr("pointloom.tasks.scene_probing.gather_superpoints", nearest)
+    monkeypatch.setattr("pointloom.tasks.scene_probing.join_superpoints", nearest)
     few: dict[str, Any] = {"grounding": None, "fractions": [1.0], "seeds": [0, 1], "labelled_points": 5}
     found = run(data, encoder, tmp_path, **few)
     assert found["protocol"]["labelled_points"] == 5

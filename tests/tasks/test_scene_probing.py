@@ -10,6 +10,8 @@ from pointloom.tasks.scene_probing import (
     PointFeatures,
     fit_linear_probe,
     gather_superpoints,
+    join_superpoints,
+    labelled_superpoints,
     superpoint_labels,
     superpoint_means,
 )
@@ -29,12 +31,21 @@ def blobs(seed: int, count: int = 600) -> PointFeatures:
 
 @pytest.mark.parametrize("metric", ["l2", "l1", "cosine"])
 def test_nearest_superpoint_equals_brute_force(metric: Metric) -> None:
-    train, test = blobs(0), blobs(1)
-    means = [np.stack([p.feature[p.superpoint == s].mean(0) for s in range(60)]) for p in (train, test)]
-    label = np.array([mode(train.label[(train.superpoint == s) & (train.label >= 0)]).mode for s in range(60)])
-    expected = label[cdist(means[1], means[0], NAMES[metric]).argmin(1)][test.superpoint]
-    np.testing.assert_array_equal(gather_superpoints([train], num_classes=3).classify(test, metric=metric), expected)
-    np.testing.assert_allclose(superpoint_means(train), means[0], rtol=1e-5, atol=1e-6)
+    scenes, test = [blobs(0), blobs(2)], blobs(1)
+    means = [np.stack([p.feature[p.superpoint == s].mean(0) for s in range(60)]) for p in (*scenes, test)]
+    label = [mode(p.label[(p.superpoint == s) & (p.label >= 0)]).mode for p in scenes for s in range(60)]
+    nearest = cdist(means[2], np.concatenate(means[:2]), NAMES[metric]).argmin(1)
+    expected = np.array(label)[nearest][test.superpoint]
+    np.testing.assert_array_equal(gather_superpoints(scenes, num_classes=3).classify(test, metric=metric), expected)
+    np.testing.assert_allclose(superpoint_means(scenes[0]), means[0], rtol=1e-5, atol=1e-6)
+
+
+def test_probes_of_the_same_scenes_share_their_super_points() -> None:
+    scene = blobs(0)
+    labelled = PointFeatures(scene.feature, np.maximum(scene.label, 0), scene.superpoint)
+    one = labelled_superpoints(labelled, superpoint_means(labelled), num_classes=3)
+    first, second = join_superpoints([one]), join_superpoints([one, one])
+    assert first.means[0] is second.means[1]
 
 
 def test_superpoint_without_a_label_gives_no_class_to_others() -> None:
