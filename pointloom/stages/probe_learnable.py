@@ -49,7 +49,7 @@ def learnable(
     stuff = [classes.index(name) for name in params.instances.ignored] if params.instances else []
     boxes = boxes_of_scene(scene, points.feature) if params.grounding else None
     means, few = superpoint_means(points), params.labelled_points
-    found = []
+    found: list[Learnable] = []
     for seed in seeds:
         known = scene if few is None else draw_point_labels(scene, few, seed=seed)
         labelled = PointFeatures(points.feature, known.segment, points.superpoint)
