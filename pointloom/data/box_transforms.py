@@ -126,8 +126,8 @@ def upright(boxes: Float) -> Float:
 def votes(scene: BoxedPoints) -> tuple[Float, NDArray[np.bool_]]:
     """Return (N, 3, 3) offsets to the centres of a point's objects, and (N,) whether it has one.
 
-    Where boxes are tied to instances, a point votes for the box of its instance. Else it votes for the boxes it is in,
-    the first three of them. A point with fewer repeats its first.
+    Where boxes are tied to instances, a point votes for the box of its instance. Where none is, it votes for the boxes
+    it is in, the first three of them. A point with fewer repeats its first.
 
     Note:
         VoteNet's code for ScanNet votes for the middle of an instance's points, which is the box's centre there too.
@@ -135,7 +135,7 @@ def votes(scene: BoxedPoints) -> tuple[Float, NDArray[np.bool_]]:
     num = len(scene.coord)
     if len(scene.boxes) == 0:
         return np.zeros((num, NUM_VOTES, 3), dtype=np.float32), np.zeros(num, dtype=np.bool_)
-    if (scene.box_instance >= 0).all():
+    if (scene.box_instance >= 0).any():
         which, inside = _by_instance(scene)
     else:
         which, inside = _by_box(scene)
@@ -148,7 +148,7 @@ def _by_instance(scene: BoxedPoints) -> tuple[NDArray[np.int64], NDArray[np.bool
     order = np.argsort(scene.box_instance)
     place = np.searchsorted(scene.box_instance[order], scene.instance).clip(max=len(order) - 1)
     which = order[place]
-    inside = scene.box_instance[which] == scene.instance
+    inside = (scene.box_instance[which] == scene.instance) & (scene.instance >= 0)
     return np.repeat(which[:, None], NUM_VOTES, axis=1), inside
 
 

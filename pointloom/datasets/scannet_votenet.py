@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.scene_boxes import axis_aligned
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 VARIANTS = ("classes20", "classes18")
 MAX_POINTS = 50_000
 """Points that the official export keeps per scan."""
+TOLERANCE = 1e-3
+"""Metres by which rounding may take a point out of its box."""
 
 _TREE = (
     "scannet/\n  meta_data/scannetv2_train.txt  meta_data/scannetv2_val.txt\n"
@@ -74,7 +77,7 @@ def find(folder: Path, variant: str, choices: SceneChoices) -> FoundScenes:
 
 
 def read_scan(item: SceneItem, ids: tuple[int, ...]) -> Scene:
-    """Read one scan; its boxes are not tied to instances, because points were left out after they were computed.
+    """Read one scan; its boxes are tied to the instances that fit into them, as the files do not say which is whose.
 
     Args:
         item: With the path of its ``_vert.npy``.
@@ -91,24 +94,56 @@ def read_scan(item: SceneItem, ids: tuple[int, ...]) -> Scene:
     label = map_labels(box, table[:, 6], CLASSES_18.ids, highest=NYU40_HIGHEST).astype(np.int64)
     if (label < 0).any():
         raise RejectedError("wrong_labels", f"{box}: a box of nyu40 id {table[label < 0, 6][0]:g}, not one of the 18")
+    number = as_labels(instance, read_array(instance, rows=num), "int32") - np.int32(1)
+    found = read_array(semantic, rows=num)
+    furniture = map_labels(semantic, found, CLASSES_18.ids, highest=NYU40_HIGHEST)
     return Scene(
         name=item.name,
         coord=vertices[:, :3].astype(np.float32),
         color=as_colors(vertices[:, 3:]) if vertices.shape[1] == 6 else None,
         normal=None,
-        segment=map_labels(semantic, read_array(semantic, rows=num), ids, highest=NYU40_HIGHEST),
-        instance=as_labels(instance, read_array(instance, rows=num), "int32") - np.int32(1),
+        segment=map_labels(semantic, found, ids, highest=NYU40_HIGHEST),
+        instance=number,
         boxes=SceneBoxes(
             center=table[:, :3],
             size=table[:, 3:6],
             heading=np.zeros(len(table), dtype=np.float32),
             label=label,
-            instance=np.full(len(table), -1, dtype=np.int64),
+            instance=_owners(table[:, :6], label, vertices[:, :3].astype(np.float32), furniture, number),
         ),
         split=item.split,
         group=item.group,
         aligned=True,
     )
+
+
+def _owners(
+    boxes: NDArray[np.float32],
+    label: NDArray[np.int64],
+    coord: NDArray[np.float32],
+    segment: NDArray[np.int16],
+    instance: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """Return (K,) the instance of every box: of its class, inside of it, and closest to its faces; -1 without any.
+
+    A box is the hull of all points of its instance, of which some, or all, may have been left out.
+    """
+    names, first, owner = np.unique(instance, return_index=True, return_inverse=True)
+    low = np.full((len(names), 3), np.inf, dtype=np.float32)
+    high = -low
+    np.minimum.at(low, owner, coord)
+    np.maximum.at(high, owner, coord)
+    inward = np.concatenate([
+        low[:, None] - (boxes[:, :3] - boxes[:, 3:] / 2), (boxes[:, :3] + boxes[:, 3:] / 2) - high[:, None]
+    ], axis=2)  # fmt: skip
+    fits = (inward > -TOLERANCE).all(axis=2) & (names[:, None] >= 0) & (segment[first][:, None] == label)
+    gap = np.where(fits, np.abs(inward).sum(axis=2), np.inf)
+    owners, taken = np.full(len(boxes), -1, dtype=np.int64), np.zeros(len(names), dtype=np.bool_)
+    for place in np.argsort(gap, axis=None, kind="stable")[: np.count_nonzero(fits)]:
+        name, box = divmod(int(place), len(boxes))
+        if owners[box] < 0 and not taken[name]:
+            owners[box], taken[name] = names[name], True
+    return owners
 
 
 def _vertices(path: Path) -> "np.typing.NDArray[np.generic]":

@@ -70,6 +70,15 @@ def test_points_vote_for_the_box_of_their_instance() -> None:
     assert (offset[~inside] == 0).all()
 
 
+def test_a_box_without_its_instance_gets_no_votes_where_others_have_theirs() -> None:
+    scene = boxed_points(turned_room(), 0)
+    some = replace(scene, box_instance=np.where(np.arange(len(scene.boxes)) == 0, -1, scene.box_instance))
+    (offset, inside), (_, before) = votes(some), votes(scene)
+    assert np.array_equal(inside, before & (scene.instance != scene.box_instance[0]))
+    assert before.sum() > inside.sum() > 0
+    assert (offset[~inside] == 0).all()
+
+
 def test_points_of_untied_boxes_vote_for_up_to_three_boxes_around_them() -> None:
     scene = boxed_points(turned_room(), 0)
     around = np.array([[0, 0, 0, s, s, s, 0] for s in (1, 2, 3, 4)], dtype=np.float32)

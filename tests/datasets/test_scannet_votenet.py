@@ -60,9 +60,8 @@ def test_what_was_written_is_read_again(
     np.testing.assert_array_equal(found.segment, np.maximum(given.segment - shift, -1))
     assert given.boxes is not None
     assert found.boxes is not None
-    for name in ("center", "size", "heading", "label"):
+    for name in ("center", "size", "heading", "label", "instance"):
         np.testing.assert_array_equal(getattr(found.boxes, name), getattr(given.boxes, name))
-    assert found.boxes.instance.tolist() == [-1]
 
 
 def test_large_scans_lose_points_but_no_box(tmp_path: Path, raw: SceneStore) -> None:
@@ -129,3 +128,24 @@ def test_scans_without_colour_and_without_objects_are_kept(
 def test_scans_without_colour_stay_without(tmp_path: Path, raw: SceneStore, prepared_scenes: Prepared) -> None:
     write(tmp_path / "scannet", raw, *(replace(raw.scene(row), color=None) for row in range(2)))
     assert prepared_scenes("scannet_votenet", tmp_path / "scannet", variant="classes20").scene(0).color is None
+
+
+def test_boxes_find_their_instances_among_those_of_their_class(tmp_path: Path, prepared_scenes: Prepared) -> None:
+    """Two chairs, one inside the box of the other, a table around both, and a chair that lost all of its points."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([[0, 0, 0, 2, 2, 2, 5], [0.2, 0, 0, 1, 1, 1, 5], [0, 0, 0, 4, 4, 4, 7], [9, 9, 0, 1, 1, 1, 5.0]])
+    owner = np.repeat([0, 1, 2, 3], 50)  # 3 is the floor
+    coord = (rng.random((200, 3)) - 0.5) * np.array([[2.0], [1], [4], [6]])[owner] + [0.2, 0, 0] * (owner == 1)[:, None]
+    folder = tmp_path / f"scannet/{DATA}"
+    folder.mkdir(parents=True)
+    (tmp_path / "scannet/scannetv2_train.txt").write_text("scene0000_00")
+    for name, array in (
+        ("vert", np.column_stack([coord, np.zeros((200, 3))])),
+        ("sem_label", np.array([5, 5, 7, 2])[owner]),
+        ("ins_label", np.array([7, 3, 9, 0])[owner]),
+        ("bbox", boxes),
+    ):
+        np.save(folder / f"scene0000_00_{name}.npy", array)
+    found = prepared_scenes("scannet_votenet", tmp_path / "scannet", variant="classes20").scene(0).boxes
+    assert found is not None
+    assert found.instance.tolist() == [6, 2, 8, -1]
