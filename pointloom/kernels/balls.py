@@ -19,6 +19,8 @@ def ball_clouds(
     """Fill ``index`` (q, num) with points of the own cloud nearer than ``radius``; repeat the first to fill the row."""
     row = np.empty(_BLOCK, dtype=np.float32)
     for b in range(len(starts) - 1):
+        if query_starts[b] == query_starts[b + 1]:
+            continue
         N = starts[b + 1] - starts[b]
         planes = np.full((3, (N + _BLOCK - 1) // _BLOCK * _BLOCK), np.inf, dtype=np.float32)
         for i in range(N):

@@ -22,6 +22,8 @@ def knn_clouds(
     """Fill ``index`` (q, k) with the nearest ``points`` (p, 3) of the own cloud; False if a distance overflows."""
     fits = True
     for b in range(len(starts) - 1):
+        if query_starts[b] == query_starts[b + 1]:
+            continue
         own = query[query_starts[b] : query_starts[b + 1]]
         cloud = points[starts[b] : starts[b + 1]]
         found = index[query_starts[b] : query_starts[b + 1]]

@@ -28,10 +28,10 @@ def add_rows(
 
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def add_rows_backward(
-    gradient: _Floats, index: _Index, place: _Floats, weight: _Floats, of_feature: _Floats, of_place: _Floats,
+    gradient: _Floats, index: _Index, place: _Floats, weight: _Floats, of_place: _Floats, of_feature: _Floats,
     of_weight: _Floats,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """Add to ``of_feature`` (zeros) and fill the other two."""
+    """Add to ``of_feature`` and ``of_weight`` (zeros) and fill ``of_place``."""
     Q, K, C = gradient.shape
     wx, wy, wz = weight[0], weight[1], weight[2]
     total, part = np.zeros((3, C)), np.empty((3, C), np.float32)
@@ -52,7 +52,7 @@ def add_rows_backward(
                 part[2, c] += g * z
             of_place[q, k, 0], of_place[q, k, 1], of_place[q, k, 2] = gx, gy, gz
         total += part
-    of_weight[:] = total
+    of_weight += total
 
 
 @njit(cache=True, nogil=True)
@@ -78,9 +78,9 @@ def weighted_sums(
 @njit(cache=True, nogil=True, fastmath={"reassoc"})
 def weighted_sums_backward(
     gradient: _Floats, value: _Floats, index: _Index, place: _Floats, weight: _Floats, share: _Floats,
-    of_value: _Floats, of_place: _Floats, of_weight: _Floats, of_share: _Floats,
+    of_place: _Floats, of_share: _Floats, of_value: _Floats, of_weight: _Floats,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """Add to ``of_value`` and ``of_share`` (zeros) and fill the other two."""
+    """Add to ``of_value``, ``of_weight`` and ``of_share`` (zeros) and fill ``of_place``."""
     (Q, K, G), C = share.shape, value.shape[1]
     wx, wy, wz = weight[0], weight[1], weight[2]
     total, part = np.zeros((3, C)), np.empty((3, C), np.float32)
@@ -111,4 +111,4 @@ def weighted_sums_backward(
                 part[2, c] += grad * z
             of_place[q, k, 0], of_place[q, k, 1], of_place[q, k, 2] = gx, gy, gz
         total += part
-    of_weight[:] = total
+    of_weight += total

@@ -15,13 +15,19 @@ _Floats = NDArray[np.float32]
 
 
 @njit(cache=True, nogil=True)
-def moments(x: NDArray[Any], patch: _Floats, mean: _Floats, variance: _Floats) -> None:  # pragma: no cover - compiled
-    """Fill mean and (biased) variance per channel of ``x`` (p, k, c) + ``patch`` (p, c)."""
+def first_member(x: NDArray[Any], patch: _Floats, out: _Floats) -> None:  # pragma: no cover - compiled
+    """Fill ``out`` (c) with the first row of ``x`` (p, k, c) + ``patch`` (p, c)."""
+    for c in range(len(out)):
+        out[c] = _number(x[0, 0, c]) + patch[0, c]
+
+
+@njit(cache=True, nogil=True)
+def moments(
+    x: NDArray[Any], patch: _Floats, pivot: _Floats, total: NDArray[np.float64]
+) -> None:  # pragma: no cover - compiled
+    """Add to ``total`` (2, c) the sums of ``x`` (p, k, c) + ``patch`` (p, c) - ``pivot`` and of its squares."""
     P, K, C = x.shape
-    pivot, part, square = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
-    row, total, squares = np.empty(C, np.float32), np.zeros(C), np.zeros(C)
-    for c in range(C):
-        pivot[c] = _number(x[0, 0, c]) + patch[0, c]
+    part, square, row = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
     for p in range(P):
         part[:] = 0
         square[:] = 0
@@ -33,12 +39,8 @@ def moments(x: NDArray[Any], patch: _Floats, mean: _Floats, variance: _Floats) -
                 part[c] += value
                 square[c] += value * value
         for c in range(C):
-            total[c] += part[c]
-            squares[c] += square[c]
-    for c in range(C):
-        shift = total[c] / (P * K)
-        mean[c] = pivot[c] + shift
-        variance[c] = max(squares[c] / (P * K) - shift * shift, 0.0)
+            total[0, c] += part[c]
+            total[1, c] += square[c]
 
 
 @njit(cache=True, nogil=True)
@@ -64,13 +66,12 @@ def normed_relu(
 @njit(cache=True, nogil=True)
 def gradient_sums(
     gradient: NDArray[Any], x: NDArray[Any], patch: _Floats, mean: _Floats, inverse: _Floats, weight: _Floats,
-    bias: _Floats, of_weight: _Floats, of_bias: _Floats,
+    bias: _Floats, total: NDArray[np.float64],
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """Fill the gradients of ``weight`` and ``bias``."""
+    """Add to ``total`` (2, c) the gradients of ``weight`` and ``bias``."""
     P, K, C = x.shape
     offset, row, share = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
     part, product = np.empty(C, np.float32), np.empty(C, np.float32)
-    total, products = np.zeros(C), np.zeros(C)
     for p in range(P):
         part[:] = 0
         product[:] = 0
@@ -86,23 +87,19 @@ def gradient_sums(
                 part[c] += passed
                 product[c] += passed * normed
         for c in range(C):
-            total[c] += part[c]
-            products[c] += product[c]
-    for c in range(C):
-        of_bias[c] = total[c]
-        of_weight[c] = products[c]
+            total[0, c] += product[c]
+            total[1, c] += part[c]
 
 
 @njit(cache=True, nogil=True)
 def input_gradient(
     gradient: NDArray[Any], x: NDArray[Any], patch: _Floats, mean: _Floats, inverse: _Floats, weight: _Floats,
-    bias: _Floats, of_weight: _Floats, of_bias: _Floats, of_x: NDArray[Any], of_patch: _Floats,
+    bias: _Floats, constant: _Floats, slope: _Floats, of_x: NDArray[Any], of_patch: _Floats,
 ) -> None:  # pragma: no cover - compiled  # fmt: skip
-    """Fill the gradients of ``x`` and ``patch``, given those of ``weight`` and ``bias``."""
+    """Fill the gradients of ``x`` and ``patch``, given those of ``bias`` and ``weight`` per member."""
     P, K, C = x.shape
     offset, row, share = np.empty(C, np.float32), np.empty(C, np.float32), np.empty(C, np.float32)
     part = np.empty(C, np.float32)
-    constant, slope = of_bias / np.float32(P * K), of_weight / np.float32(P * K)
     scale = weight * inverse
     for p in range(P):
         part[:] = 0

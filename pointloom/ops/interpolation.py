@@ -11,6 +11,7 @@ from pointloom.ops.backend import choose_backend
 from pointloom.ops.grouping import gather_points
 from pointloom.ops.neighbors import knn, knn_ragged
 from pointloom.ops.segments import clouds_of
+from pointloom.ops.threads import add_parts, run_parts
 
 
 def interpolate_features(
@@ -41,7 +42,10 @@ def interpolate_features(
     weight = weight / weight.sum(-1, keepdim=True)
     if choose_backend(query.device, backend) == "numba":
         feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
-        return _WeightedRows.apply(feature, index, weight)  # type: ignore[no-untyped-call]
+        B, T = feature.shape[:2]
+        index = index + T * torch.arange(B).view(B, 1, 1)
+        flat = (each.flatten(0, 1) for each in (feature, index, weight))
+        return _WeightedRows.apply(*flat).unflatten(0, (B, -1))  # type: ignore[no-untyped-call]
     return (gather_points(feature, index) * weight.unsqueeze(-1)).sum(2)
 
 
@@ -92,25 +96,36 @@ def weighted_rows(
     """Return sums of a few rows of ``feature``, each times its weight; at least in single precision."""
     feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
     if choose_backend(feature.device, backend) == "numba":
-        return _WeightedRows.apply(feature[None], index[None], weight[None])[0]  # type: ignore[no-untyped-call]
+        return _WeightedRows.apply(feature, index, weight)  # type: ignore[no-untyped-call]
     return (feature[index] * weight.unsqueeze(-1)).sum(1)
 
 
 class _WeightedRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, feature: Float[Tensor, "b t c"], index: Int[Tensor, "b m k"], weight: Float[Tensor, "b m k"]
-    ) -> Float[Tensor, "b m c"]:
+        ctx: Any, feature: Float[Tensor, "p c"], index: Int[Tensor, "q k"], weight: Float[Tensor, "q k"]
+    ) -> Float[Tensor, "q c"]:
         feature, weight = feature.contiguous(), weight.contiguous()
         ctx.save_for_backward(feature, index, weight)
-        out = feature.new_empty((*index.shape[:2], feature.shape[-1]))
-        spreading.weighted_rows(feature.detach().numpy(), index.numpy(), weight.detach().numpy(), out.numpy())
+        out = feature.new_empty(len(index), feature.shape[1])
+        source, at, weights, rows = (each.detach().numpy() for each in (feature, index, weight, out))
+
+        def spread(first: int, end: int) -> None:
+            spreading.weighted_rows(source, at[first:end], weights[first:end], rows[first:end])
+
+        run_parts(spread, len(out), cost=index.shape[1] * feature.shape[1])
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
         feature, index, weight = ctx.saved_tensors
         of_feature, of_weight = torch.zeros_like(feature), torch.empty_like(weight)
-        arrays = (gradient.contiguous(), feature, index, weight, of_feature, of_weight)
-        spreading.weighted_rows_backward(*(array.detach().numpy() for array in arrays))
+        given = (gradient.contiguous(), feature, index, weight, of_feature, of_weight)
+        share, source, at, weights, total, of_weights = (each.detach().numpy() for each in given)
+
+        def spread(first: int, end: int, own: Any) -> None:
+            rows = at[first:end], weights[first:end]
+            spreading.weighted_rows_backward(share[first:end], source, *rows, own, of_weights[first:end])
+
+        add_parts(spread, len(share), cost=2 * index.shape[1] * feature.shape[1], totals=(total,))
         return of_feature, None, of_weight

@@ -2,18 +2,21 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pointloom.kernels.winners import find_winners, winners_backward
+from pointloom.kernels import winners as kernels
 from pointloom.ops.arrays import shared_array
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.pooling import max_over_points
+from pointloom.ops.threads import add_parts, run_parts
 
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
-PIECE = 2**18  # numbers that the layer makes at once, so that they stay in the caches
+PIECE = 2**18  # numbers that the layer makes at once per thread, so that they stay in the caches
 
 
 def linear_max(
@@ -38,12 +41,34 @@ def linear_max(
     return _LinearMax.apply(point, weight)  # type: ignore[no-untyped-call]
 
 
+def find_winners(feature: NDArray[Any], highest: NDArray[np.float32], winner: NDArray[np.int16]) -> None:
+    """Fill maxima over the members of ``feature`` (p, k, c) and the first member that has each, on all threads."""
+
+    def find(first: int, end: int) -> None:
+        kernels.find_winners(feature[first:end], highest[first:end], winner[first:end])
+
+    run_parts(find, len(feature), cost=feature[0].size)
+
+
+def winners_backward(  # noqa: PLR0917 - the kernel's order
+    gradient: NDArray[np.float32], winner: NDArray[np.int16], point: NDArray[Any], weight: NDArray[np.float32],
+    of_point: NDArray[Any], of_weight: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Fill ``of_point`` (p, k, d) and add to ``of_weight`` (c, d), on all threads."""
+
+    def add(first: int, end: int, own: NDArray[np.float32]) -> None:
+        rows = gradient[first:end], winner[first:end], point[first:end]
+        kernels.winners_backward(*rows, weight, of_point[first:end], own)
+
+    add_parts(add, len(winner), cost=2 * weight.size, totals=(of_weight,))
+
+
 class _LinearMax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, point: Float[Tensor, "p k d"], weight: Float[Tensor, "c d"]) -> Float[Tensor, "p c"]:
         highest = torch.empty(len(point), len(weight))
         winner = torch.empty(len(point), len(weight), dtype=torch.int16)
-        size = max(1, PIECE // (point.shape[1] * len(weight)))
+        size = max(1, PIECE * torch.get_num_threads() // (point.shape[1] * len(weight)))
         for start in range(0, len(point), size):
             feature = F.linear(point[start : start + size], weight)
             where = slice(start, start + len(feature))

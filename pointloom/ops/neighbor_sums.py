@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pointloom.kernels import neighbor_sums as kernels
 from pointloom.ops.backend import choose_backend
+from pointloom.ops.threads import add_parts, run_parts
 
 
 def neighbor_rows(
@@ -78,15 +79,26 @@ class _NeighborRows(torch.autograd.Function):
         ctx.save_for_backward(index, place, weight)
         ctx.num_rows = len(feature)
         out = feature.new_empty(*index.shape, feature.shape[1])
-        kernels.add_rows(*_arrays(feature, index, place, weight.T, out))
+        source, at, where, matrix, rows = _arrays(feature, index, place, weight.T, out)
+
+        def add(first: int, end: int) -> None:
+            kernels.add_rows(source, at[first:end], where[first:end], matrix, rows[first:end])
+
+        run_parts(add, len(out), cost=out[0].numel())
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         index, place, weight = ctx.saved_tensors
         of_feature = gradient.new_zeros(ctx.num_rows, gradient.shape[-1])
-        of_place, of_weight = place.new_empty(place.shape), weight.new_empty(3, len(weight))
-        kernels.add_rows_backward(*_arrays(gradient, index, place, weight.T, of_feature, of_place, of_weight))
+        of_place, of_weight = place.new_empty(place.shape), weight.new_zeros(3, len(weight))
+        share, at, where, matrix, of_where = _arrays(gradient, index, place, weight.T, of_place)
+
+        def add(first: int, end: int, of_rows: Any, of_matrix: Any) -> None:
+            rows = share[first:end], at[first:end], where[first:end]
+            kernels.add_rows_backward(*rows, matrix, of_where[first:end], of_rows, of_matrix)
+
+        add_parts(add, len(share), cost=share[0].size, totals=(of_feature.numpy(), of_weight.numpy()))
         return of_feature, None, of_place, of_weight.T
 
 
@@ -95,16 +107,30 @@ class _NeighborSums(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, index: Tensor, place: Tensor, weight: Tensor, share: Tensor) -> Tensor:  # noqa: PLR0917 - torch passes them by position
         ctx.save_for_backward(value, index, place, weight, share)
         out = value.new_zeros(len(index), value.shape[1])
-        kernels.weighted_sums(*_arrays(value, index, place, weight.T, share, out))
+        source, at, where, matrix, shares, rows = _arrays(value, index, place, weight.T, share, out)
+
+        def add(first: int, end: int) -> None:
+            own = shares[first:end], rows[first:end]
+            kernels.weighted_sums(source, at[first:end], where[first:end], matrix, *own)
+
+        run_parts(add, len(out), cost=index.shape[1] * value.shape[1])
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
         value, index, place, weight, share = ctx.saved_tensors
         of_value, of_share = value.new_zeros(value.shape), share.new_zeros(share.shape)
-        of_place, of_weight = place.new_empty(place.shape), weight.new_empty(3, len(weight))
-        outputs = (of_value, of_place, of_weight, of_share)
-        kernels.weighted_sums_backward(*_arrays(gradient, value, index, place, weight.T, share, *outputs))
+        of_place, of_weight = place.new_empty(place.shape), weight.new_zeros(3, len(weight))
+        given, source, at, where, matrix = _arrays(gradient, value, index, place, weight.T)
+        shares, of_where, of_shares = _arrays(share, of_place, of_share)
+
+        def add(first: int, end: int, of_values: Any, of_matrix: Any) -> None:
+            rows = slice(first, end)
+            pairs = where[rows], matrix, shares[rows], of_where[rows], of_shares[rows]
+            kernels.weighted_sums_backward(given[rows], source, at[rows], *pairs, of_values, of_matrix)
+
+        cost = index.shape[1] * value.shape[1]
+        add_parts(add, len(given), cost=cost, totals=(of_value.numpy(), of_weight.numpy()))
         return of_value, None, of_place, of_weight.T, of_share
 
 

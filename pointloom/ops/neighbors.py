@@ -12,9 +12,11 @@ from pointloom.kernels.balls import ball_clouds
 from pointloom.kernels.nearest import knn_clouds
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.segments import even_starts, require_finite, starts_of
+from pointloom.ops.threads import run_parts
 
 _MAX_PAIRS = 2**24  # distances that the torch reference holds at once
 _INDEX_BITS = 32
+_SEARCH = 1000  # operations of a search through many points, roughly
 THREE = 3  # neighbours that pointnet2_ops has a kernel for
 
 
@@ -199,7 +201,13 @@ def _knn_numba(
     k: int,
 ) -> Int[Tensor, "q k"]:
     index = np.empty((len(query), k), dtype=np.int64)
-    if not knn_clouds(query.numpy(), query_starts.numpy(), coord.numpy(), starts.numpy(), index):
+    given = query.numpy(), coord.numpy(), starts.numpy()
+
+    def search(first: int, end: int) -> bool:
+        own_starts = query_starts.clamp(first, end).numpy()
+        return bool(knn_clouds(given[0], own_starts, *given[1:], index))
+
+    if not all(run_parts(search, len(query), cost=min(_SEARCH, len(coord) // len(starts)))):
         raise ValueError("squared distances must be finite in float32: some coordinates are too large")
     return torch.from_numpy(index)
 
@@ -213,7 +221,13 @@ def _ball_numba(  # noqa: PLR0917
     num: int,
 ) -> Int[Tensor, "q num"]:
     index = np.empty((len(query), num), dtype=np.int64)
-    ball_clouds(query.numpy(), query_starts.numpy(), coord.numpy(), starts.numpy(), np.float32(radius), index)
+    given = query.numpy(), coord.numpy(), starts.numpy()
+
+    def search(first: int, end: int) -> None:
+        own_starts = query_starts.clamp(first, end).numpy()
+        ball_clouds(given[0], own_starts, *given[1:], np.float32(radius), index)
+
+    run_parts(search, len(query), cost=min(_SEARCH, len(coord) // len(starts)))
     return torch.from_numpy(index)
 
 

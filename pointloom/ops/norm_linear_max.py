@@ -9,13 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
-from pointloom.kernels.winners import find_winners, winners_backward
 from pointloom.ops.arrays import shared_array
-from pointloom.ops.linear_max import linear_max
+from pointloom.ops.linear_max import PIECE, find_winners, linear_max, winners_backward
+from pointloom.ops.norm_passes import gradient_sums, input_gradient, moments, normed_relu
 from pointloom.ops.norm_relu import is_fused, norm_relu, update_statistics
-
-PIECE = 2**18  # numbers of ``x`` per piece
 
 
 def norm_linear_max(
@@ -54,7 +51,7 @@ def norm_linear_max(
 def _pieces(x: Tensor, kept: Tensor | None) -> Iterator[tuple[slice, slice | Tensor]]:
     """Yield places in the result and the patches that go there."""
     number = len(x) if kept is None else len(kept)
-    size = max(1, PIECE // (x.shape[1] * x.shape[2]))
+    size = max(1, PIECE * torch.get_num_threads() // (x.shape[1] * x.shape[2]))
     for start in range(0, number, size):
         where = slice(start, min(start + size, number))
         yield where, where if kept is None else kept[where]
@@ -78,11 +75,11 @@ class _NormLinearMax(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         number = len(x) if kept is None else len(kept)
         highest, winner = torch.empty(number, len(layer)), torch.empty(number, len(layer), dtype=torch.int16)
-        scale = [shared_array(each) for each in (mean, inverse, weight, bias)]
+        scale = tuple(shared_array(each) for each in (mean, inverse, weight, bias))
         for where, rows in _pieces(x, kept):
             raw = x[rows]
             members = torch.empty_like(raw)
-            normed_relu(*(shared_array(raw), shared_array(added[rows]), *scale, shared_array(members)))
+            normed_relu(shared_array(raw), shared_array(added[rows]), scale, shared_array(members))
             feature = F.linear(members, layer)
             find_winners(shared_array(feature), highest.numpy()[where], winner.numpy()[where])
         ctx.save_for_backward(x, added, mean, inverse, weight, bias, layer, kept, winner)
@@ -92,30 +89,27 @@ class _NormLinearMax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, added, *scale, layer, kept, winner = ctx.saved_tensors
-        scales = [shared_array(each) for each in scale]
+        x, added, *scales, layer, kept, winner = ctx.saved_tensors
+        scale = tuple(shared_array(each) for each in scales)
         share = gradient.float().contiguous().numpy()
         of_layer = np.zeros(layer.shape)  # sums of many pieces in double precision
         of_scale = np.zeros((2, layer.shape[1]))
         of_x = torch.empty_like(x) if kept is None else torch.zeros_like(x)
-        part, parts = np.empty_like(scales[0]), np.empty_like(scales[0])
         for where, rows in _pieces(x, kept):
             raw, patch = shared_array(x[rows]), shared_array(added[rows])
             members = torch.empty_like(x[rows])
-            normed_relu(*(raw, patch, *scales, shared_array(members)))
+            normed_relu(raw, patch, scale, shared_array(members))
             piece = of_x[where] if kept is None else torch.empty_like(members)
             of_piece = np.zeros(layer.shape, dtype=np.float32)
             arrays = (shared_array(members), shared_array(layer), shared_array(piece), of_piece)
             winners_backward(share[where], winner.numpy()[where], *arrays)
             of_layer += of_piece
-            gradient_sums(*(shared_array(piece), raw, patch, *scales, part, parts))
-            of_scale += part, parts
+            of_scale += gradient_sums(shared_array(piece), raw, patch, scale)
             if kept is not None:
                 of_x[rows] = piece
-        of_weight, of_bias = (torch.from_numpy(each.astype(np.float32)) for each in of_scale)
+        of_weight, of_bias = torch.from_numpy(of_scale.astype(np.float32))
         of_patch = torch.empty_like(added)
         array = shared_array(of_x)  # the gradient of what the layer sees, overwritten row by row
-        sums = (of_weight.numpy(), of_bias.numpy())
-        input_gradient(*(array, shared_array(x), shared_array(added), *scales, *sums, array, of_patch.numpy()))
+        input_gradient(array, shared_array(x), shared_array(added), scale, of_scale, array, of_patch.numpy())
         of_matrix = torch.from_numpy(of_layer.astype(np.float32))
         return of_x, of_patch.to(ctx.patch_type), of_weight, of_bias, of_matrix, None, None

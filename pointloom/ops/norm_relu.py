@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.kernels.normed import gradient_sums, input_gradient, moments, normed_relu
 from pointloom.ops.arrays import shared_array
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.gather import num_processes
+from pointloom.ops.norm_passes import gradient_sums, input_gradient, moments, normed_relu
 
 _KERNEL_TYPES = (torch.float32, torch.bfloat16)
 
@@ -58,7 +58,8 @@ class _NormRelu(torch.autograd.Function):
         moments(shared_array(x), shared_array(added), mean.numpy(), variance.numpy())
         inverse = (variance + eps).rsqrt()
         out = torch.empty_like(x)
-        normed_relu(*(shared_array(each) for each in (x, added, mean, inverse, weight, bias, out)))
+        scale = tuple(shared_array(each) for each in (mean, inverse, weight, bias))
+        normed_relu(shared_array(x), shared_array(added), scale, shared_array(out))
         ctx.save_for_backward(x, added, mean, inverse, weight, bias)
         ctx.patch_type = patch.dtype
         ctx.mark_non_differentiable(mean, variance)
@@ -66,10 +67,11 @@ class _NormRelu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, added, _, _, weight, bias = ctx.saved_tensors
-        of_weight, of_bias = torch.empty_like(weight), torch.empty_like(bias)
-        given = [shared_array(each) for each in (gradient.to(x.dtype), *ctx.saved_tensors, of_weight, of_bias)]
-        gradient_sums(*given)
+        x, added, *scales = ctx.saved_tensors
+        share, rows, patch = (shared_array(each) for each in (gradient.to(x.dtype), x, added))
+        scale = tuple(shared_array(each) for each in scales)
+        sums = gradient_sums(share, rows, patch, scale)
         of_x, of_patch = torch.empty_like(x), torch.empty_like(added)
-        input_gradient(*given, *(shared_array(each) for each in (of_x, of_patch)))
+        input_gradient(share, rows, patch, scale, sums, shared_array(of_x), shared_array(of_patch))
+        of_weight, of_bias = torch.from_numpy(sums.astype("float32"))
         return of_x, of_patch.to(ctx.patch_type), of_weight, of_bias, None

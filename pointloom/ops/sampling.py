@@ -13,6 +13,9 @@ from pointloom.kernels import pointnet2
 from pointloom.kernels.farthest import fps_clouds
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.segments import even_starts, require_finite, starts_of
+from pointloom.ops.threads import run_parts
+
+_PER_POINT = 100  # operations, roughly
 
 
 def farthest_point_sampling(
@@ -108,7 +111,12 @@ def _fps_numba(
 ) -> Int[Tensor, " q"]:
     chosen = np.empty(int(chosen_starts[-1]), dtype=np.int64)
     skip = np.float32(skip_near_origin)
-    fps_clouds(coord.numpy(), starts.numpy(), chosen, chosen_starts.numpy(), start, skip)
+    points, ends, chosen_ends = coord.numpy(), starts.numpy(), chosen_starts.numpy()
+
+    def choose(first: int, end: int) -> None:
+        fps_clouds(points, ends[first : end + 1], chosen, chosen_ends[first : end + 1], start, skip)
+
+    run_parts(choose, len(starts) - 1, cost=_PER_POINT * len(coord) // len(starts))
     return torch.from_numpy(chosen)
 
 

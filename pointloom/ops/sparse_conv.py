@@ -11,14 +11,17 @@ from functools import cached_property
 from itertools import accumulate, product
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pointloom.errors import BackendError
 from pointloom.kernels.rows import add_rows
 from pointloom.ops.curves import CODE_BITS, spread_bits
+from pointloom.ops.threads import run_parts
 from pointloom.ops.voxels import LIMIT, Voxels
 
 ENVIRONMENT_VARIABLE = "POINTLOOM_SPARSE_BACKEND"
@@ -208,10 +211,19 @@ def _convolve(feature: Tensor, weights: list[Tensor], kernel_map: KernelMap) -> 
     for place, source, target in kernel_map.pairs(_CPU_PAIRS if on_cpu else None):
         part = feature.index_select(0, source) @ weights[place]
         if on_cpu:
-            add_rows(out.numpy(), target.numpy(), part.numpy())
+            _add_rows(out.numpy(), target.numpy(), part.numpy())
         else:
             out.index_add_(0, target, part.to(precise))
     return out
+
+
+def _add_rows(out: NDArray[Any], target: NDArray[np.int64], rows: NDArray[Any]) -> None:
+    """Add rows on all threads: no place of a kernel has two pairs with the same target."""
+
+    def add(first: int, end: int) -> None:
+        add_rows(out, target[first:end], rows[first:end])
+
+    run_parts(add, len(rows), cost=rows.shape[1])
 
 
 def _weight_gradient(feature: Tensor, gradient: Tensor, by_place: Tensor, kernel_map: KernelMap) -> Tensor:
