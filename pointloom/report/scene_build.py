@@ -12,7 +12,7 @@ from pointloom.report.build import ReportSettings
 from pointloom.report.inputs import SceneInputs
 from pointloom.report.page import read_resource, script_safe, template_environment
 from pointloom.report.scene_ablation import scene_ablation_content
-from pointloom.report.scene_notes import MEASURES, SCORES_OF_CLASSES, scene_notes
+from pointloom.report.scene_notes import MEASURES, SCORES_OF_CLASSES, collapse_notes, scene_notes
 from pointloom.report.scene_published import scene_published_rows
 from pointloom.report.scene_tables import scene_headline, scene_rows
 from pointloom.report.scenes import scene_blocks, scene_entries
@@ -62,7 +62,7 @@ def build_scene_report(inputs: SceneInputs, folder: Path, settings: ReportSettin
         [result.protocol for results in (inputs.finetune, inputs.probe) for result in results.values() if result.runs],
         bootstrap=content["bootstrap"],
         num_test=content["dataset"]["splits"]["test"],
-    )
+    ) + collapse_notes({name: record.curves for name, record in inputs.encoders.items()})
     figures = {}
     for name, records in (("pretrain_loss", inputs.encoders), ("finetune_loss", inputs.finetune)):
         curves = {key: record.curves for key, record in records.items() if "loss" in record.curves}

@@ -1,8 +1,9 @@
 """What a reader must know before quoting a number about scenes; written for the protocols and tables at hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pointloom.report.inputs import Arrays
 from pointloom.report.notes import LABELS, SELECTION
 from pointloom.report.sentences import count
 
@@ -29,6 +30,8 @@ TESTED = {
     "in_training": "the in-training protocol (one point per voxel speaks for all points in it)",
     "precise": "the precise protocol (every point is seen at least once)",
 }
+COLLAPSED = 0.1
+"""Share of the first spread of a teacher's features below which it says almost the same everywhere."""
 COMPUTE = (
     "At equal epochs a pre-trained encoder has had more compute, because its pre-training is not counted; what it took "
     "is in the table of stages."
@@ -66,6 +69,30 @@ def scene_notes(rows: list[Row], protocols: Iterable[Row], *, bootstrap: Row, nu
         notes.append(COMPUTE)
     if any(len({row["epochs"] for row in tuned if row["name"] == name}) > 1 for name in {row["name"] for row in tuned}):
         notes.append(EPOCHS_OF_SHARES)
+    return notes
+
+
+def collapse_notes(curves: Mapping[str, Arrays]) -> list[str]:
+    """Say of every pre-training with a teacher whether its features still differ from voxel to voxel.
+
+    Args:
+        curves: Name of a pre-training to the columns of its ``curves.csv``; ``std/level<l>`` is the spread.
+    """
+    notes = []
+    for name, columns in curves.items():
+        spreads = {key.removeprefix("std/level"): values for key, values in columns.items() if key.startswith("std/")}
+        kept = {level: float(values[-1]) / max(float(values[0]), 1e-12) for level, values in spreads.items()}
+        if not kept:
+            continue
+        least = min(kept, key=lambda level: kept[level])
+        share = f"{100 * kept[least]:.0f} % of that of the first epoch at resolution {least}, the least of all"
+        if kept[least] < COLLAPSED:
+            notes.append(
+                f"{name} has collapsed: its teacher says about the same everywhere (the spread of its features ended at "
+                f"{share}), and its loss means nothing. A lower rate or a higher momentum may help."
+            )
+        else:
+            notes.append(f"No collapse in {name}: the spread of its teacher's features ended at {share}.")
     return notes
 
 

@@ -102,6 +102,24 @@ def test_page_holds_tables_with_paired_differences_and_no_links(paths: dict[str,
     assert content["problems"] == []
 
 
+def test_a_teacher_that_says_the_same_everywhere_is_reported(paths: dict[str, Path], tmp_path: Path) -> None:
+    for name, last in (("msm", 0.45), ("broken", 0.01)):
+        (paths["models"] / name).mkdir(parents=True)
+        card = {"builder": "hunet_tiny", "method": "msm", "labels": "none", "data_digest": None}
+        (paths["models"] / name / "encoder.json").write_text(json.dumps(card))
+        lines = ["epoch,loss,std/level1,std/level2", "1,2.0,0.5,0.5", f"2,0.1,0.6,{last}"]
+        (paths["models"] / name / "curves.csv").write_text("\n".join(lines))
+    (tmp_path / "report").mkdir()
+    content = build_scene_report(load_scene_inputs(**paths), tmp_path / "report", settings())
+    notes = [note for note in content["notes"] if "ollapse" in note]
+    assert notes[0].startswith("broken has collapsed")
+    assert notes[1] == (
+        "No collapse in msm: the spread of its teacher's features ended at 90 % of that of the first epoch at "
+        "resolution 2, the least of all."
+    )
+    assert "broken has collapsed" in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_detection_is_paired_over_seeds_within_each_share_of_labelled_scenes(
     paths: dict[str, Path], tmp_path: Path
 ) -> None:
