@@ -88,7 +88,7 @@ def collapse_notes(curves: Mapping[str, Arrays]) -> list[str]:
         share = f"{100 * kept[least]:.0f} % of that of the first epoch at resolution {least}, the least of all"
         if kept[least] < COLLAPSED:
             notes.append(
-                f"{name} has collapsed: its teacher says about the same everywhere (the spread of its features ended at "
+                f"{name} has collapsed: its teacher says about the same everywhere (its features' spread ended at "
                 f"{share}), and its loss means nothing. A lower rate or a higher momentum may help."
             )
         else:
