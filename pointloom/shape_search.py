@@ -229,7 +229,8 @@ def _nothing_known(gallery: Gallery, query: str, unknown: list[str], vocabulary:
     close = [word for own in unknown for word in difflib.get_close_matches(own, vocabulary, n=3)]
     common = [word for name in gallery.features.info.classes for word in words_of(name) if word in vocabulary]
     hint = f"similar words that it knows: {', '.join(dict.fromkeys(close))}" if close else ""
-    examples = ", ".join(list(dict.fromkeys(common or vocabulary))[:EXAMPLES])
+    telling = [word for word in vocabulary if word not in FILLERS and not word[0].isdigit()]
+    examples = ", ".join(list(dict.fromkeys(common or telling))[:EXAMPLES])
     return (
         f"the text teacher {gallery.index.info.text_teacher!r} knows no word of {query!r}: it knows the words of the "
         f"captions it was made from and nothing else; {hint or f'it knows, for example: {examples}'}"

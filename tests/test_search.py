@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,13 @@ def test_command_says_which_words_are_unknown(workspace: Path, tmp_path: Path) -
 def test_queries_that_mean_nothing_are_errors_that_help(workspace: Path, query: str, message: str) -> None:
     with pytest.raises(PointloomError, match=message):
         pointloom.search(query, workspace=workspace)
+
+
+def test_without_classes_examples_are_words_that_tell_something(workspace: Path) -> None:
+    gallery = open_gallery(workspace, None)
+    gallery.features.info = replace(gallery.features.info, classes=())
+    with pytest.raises(DataError, match=r"it knows, for example: (?!.*\b(a|and|of|on|the)\b)[a-z]+, [a-z]+"):
+        find(gallery, "zeppelin")
 
 
 def test_wrong_arguments_are_errors_that_help(workspace: Path, tmp_path: Path) -> None:

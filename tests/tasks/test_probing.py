@@ -30,6 +30,12 @@ def test_svm_separates_what_is_separable_and_says_its_c() -> None:
     assert chosen in (0.01, 1.0)
 
 
+def test_of_values_with_the_same_score_the_first_is_taken() -> None:
+    far = split(spread=0.01)
+    for grid in ([0.3, 1.0, 10.0], [10.0, 1.0, 0.3]):  # every value separates the validation folds
+        assert linear_svm(far, grid=grid, folds=3, seed=0, num_workers=1)[1] == grid[0]
+
+
 def test_single_c_is_used_without_a_search() -> None:
     assert linear_svm(split(), grid=[0.042], folds=3, seed=0, num_workers=1)[1] == 0.042
 
