@@ -127,7 +127,7 @@ def fit_bag_of_words(captions: Iterable[str], *, dim: int, idf_power: float) -> 
     """Learn the words and their weights.
 
     Args:
-        captions: Of training objects only, one per object.
+        captions: Of training objects only.
         dim: Width of the vectors.
         idf_power: Exponent of the inverse document frequency.
     """
