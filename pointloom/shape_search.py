@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pointloom.data.features import FeatureStore
@@ -20,7 +19,7 @@ from pointloom.methods.align import load_heads
 from pointloom.report.album import Album
 from pointloom.report.hits import SIZE, Found, Hit, write_hits
 from pointloom.report.pictures import Pictures, find_views
-from pointloom.stages.read_params import did_you_mean
+from pointloom.stages.read_params import did_you_mean, read_yaml
 from pointloom.teachers import open_text_teacher
 from pointloom.teachers.offline_text import words_of
 from pointloom.train.checkpoint import EncoderCard, read_card
@@ -188,8 +187,7 @@ def _choose_index(folder: Path, asked: str | None) -> str:
 def _align_entries(folder: Path) -> list[str]:
     """Return the entries of ``params.yaml:align`` in their order, the main one first by habit."""
     file = folder / "params.yaml"
-    found = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return list((found or {}).get("align") or {})
+    return list(read_yaml(file).get("align") or {}) if file.is_file() else []
 
 
 def _check_fresh(gallery: Gallery) -> None:
