@@ -92,7 +92,7 @@ test: $(STAMP) ## Run the tests (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not docker and not compile"
 
 test-slow: $(STAMP) ## Run the slow tests: whole pipelines, kills, servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not docker"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not gpu and not docker"
 
 images: ## Build the images train, multimodal and data; prints their sizes (docs/operations.md)
 	for image in $(IMAGES); do \
