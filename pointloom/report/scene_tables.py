@@ -11,7 +11,7 @@ from pointloom.report.inputs import ResultRecord, SceneInputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.statistics import Difference, spread
 from pointloom.report.summary import Baseline
-from pointloom.tasks.detection_scores import THRESHOLDS, FoundBoxes, TrueBoxes, resampled_map
+from pointloom.tasks.detection_scores import THRESHOLDS, MatchedBoxes, TrueBoxes, resampled_map
 
 Row = dict[str, Any]
 
@@ -186,27 +186,27 @@ def ap_difference(
 
     def gains(weight: Float[np.ndarray, "b r"]) -> Float[np.ndarray, "b s"]:
         scores = [
-            resampled_map(
-                _found(result, seed, fraction), truth, scenes=scenes, weight=weight,
-                num_classes=result.predictions["score"].shape[1], threshold=THRESHOLDS[0],
-            )
-            for result in (first, second) for seed in seeds
-        ]  # fmt: skip
+            resampled_map(_found(result, seed, fraction), truth, scenes=scenes, weight=weight, threshold=THRESHOLDS[0])
+            for result in (first, second)
+            for seed in seeds
+        ]
         return np.stack(scores[: len(seeds)], axis=1) - np.stack(scores[len(seeds) :], axis=1)
 
     return _resampled(gains, num_seeds=len(seeds), num_scenes=len(scenes), bootstrap=bootstrap)
 
 
 def _same_true_boxes(first: ResultRecord, second: ResultRecord) -> bool:
-    """Tell whether two results keep their boxes and were tested on the same ones."""
-    one, other = (result.predictions.get("true_boxes") for result in (first, second))
-    return one is not None and other is not None and len(one) > 0 and np.array_equal(one, other)
+    """Tell whether two results keep their boxes' matches and were tested on the same true ones."""
+    if any("overlap" not in result.predictions for result in (first, second)):
+        return False
+    one, other = (result.predictions["true_boxes"] for result in (first, second))
+    return len(one) > 0 and np.array_equal(one, other)
 
 
-def _found(result: ResultRecord, seed: int, fraction: float) -> FoundBoxes:
+def _found(result: ResultRecord, seed: int, fraction: float) -> MatchedBoxes:
     arrays = result.predictions
     own = (arrays["seed"] == seed) & (arrays["fraction"] == fraction)
-    return FoundBoxes(arrays["boxes"][own], arrays["score"][own], arrays["scene"][own])
+    return MatchedBoxes(**{name: arrays[name][own] for name in ("score", "scene", "overlap", "partner")})
 
 
 def _resampled(

@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from pointloom.ops import box_iou
 
 THRESHOLDS = (0.25, 0.5)
 """IoU that a box must exceed: AP25 and AP50."""
@@ -43,6 +40,23 @@ class TrueBoxes:
 
 
 @dataclass(frozen=True)
+class MatchedBoxes:
+    """What scores need to know of the boxes found in some scenes: ``pointloom.tasks.box_matches`` finds it.
+
+    Attributes:
+        score: (K, C) per class.
+        scene: (K,) number of the scene.
+        overlap: (K, C) highest IoU with a true box of the class in the scene, -1 where there is none.
+        partner: (K, C) which of the true boxes that is.
+    """
+
+    score: NDArray[np.float32]
+    scene: NDArray[np.int64]
+    overlap: NDArray[np.float64]
+    partner: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class DetectionScores:
     """Scores at one threshold, in percent.
 
@@ -59,7 +73,7 @@ class DetectionScores:
     mean_recall: float
 
 
-def detection_scores(found: FoundBoxes, truth: TrueBoxes, *, num_classes: int, threshold: float) -> DetectionScores:
+def detection_scores(found: MatchedBoxes, truth: TrueBoxes, *, threshold: float) -> DetectionScores:
     """Compare boxes with the true ones, class by class, over all scenes together.
 
     A box is right if of the true boxes of its class and scene the one that it overlaps most is overlapped by more than
@@ -67,9 +81,8 @@ def detection_scores(found: FoundBoxes, truth: TrueBoxes, *, num_classes: int, t
     precision is the area below the precision that falls only (all points, not eleven).
 
     Args:
-        found: What a detector found.
+        found: What a detector found, matched with ``truth``.
         truth: What there is; a scene may have nothing.
-        num_classes: Number of classes.
         threshold: IoU.
 
     Note:
@@ -83,11 +96,11 @@ def detection_scores(found: FoundBoxes, truth: TrueBoxes, *, num_classes: int, t
     """
     if len(truth.label) == 0:
         raise ValueError("there is not a single true box to compare with")
-    overlap, partner = _best_matches(found, truth, num_classes)
+    num_classes = found.score.shape[1]
     ap, recall = np.full(num_classes, np.nan), np.full(num_classes, np.nan)
     for label, number in zip(*np.unique(truth.label, return_counts=True), strict=True):
         order = np.argsort(-found.score[:, label], kind="stable")
-        right = _right(overlap[order, label] > threshold, partner[order, label])
+        right = _right(found.overlap[order, label] > threshold, found.partner[order, label])
         ap[label], recall[label] = average_precision(right, int(number)), right.sum() / number
     present = np.isfinite(ap)
     return DetectionScores(
@@ -99,12 +112,11 @@ def detection_scores(found: FoundBoxes, truth: TrueBoxes, *, num_classes: int, t
 
 
 def resampled_map(
-    found: FoundBoxes,
+    found: MatchedBoxes,
     truth: TrueBoxes,
     *,
     scenes: NDArray[np.int64],
     weight: NDArray[np.float64],
-    num_classes: int,
     threshold: float,
 ) -> NDArray[np.float64]:
     """Return the mean average precision of ``detection_scores`` as if scenes occurred several times or not at all.
@@ -114,18 +126,16 @@ def resampled_map(
         truth: As there.
         scenes: (R,) numbers of the scenes, in rising order.
         weight: (B, R) how often each of them occurs, in every one of B drawings.
-        num_classes: As there.
         threshold: As there.
 
     Returns:
         (B,) percent; a drawing without any true box has 0.
     """
-    overlap, partner = _best_matches(found, truth, num_classes)
     place, home = np.searchsorted(scenes, found.scene), np.searchsorted(scenes, truth.scene)
-    ap = np.full((num_classes, len(weight)), np.nan)
+    ap = np.full((found.score.shape[1], len(weight)), np.nan)
     for label in np.unique(truth.label):
         order = np.argsort(-found.score[:, label], kind="stable")
-        hits = np.flatnonzero(_right(overlap[order, label] > threshold, partner[order, label]))
+        hits = np.flatnonzero(_right(found.overlap[order, label] > threshold, found.partner[order, label]))
         before = np.zeros((len(scenes), len(order)))
         before[place[order], np.arange(len(order))] = 1
         own = weight[:, place[order[hits]]]
@@ -150,22 +160,6 @@ def average_precision(right: NDArray[np.bool_], number: int) -> float:
     precision = true / np.arange(1, len(right) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(envelope[right].sum() / number)  # recall rises by 1 / number at every box that is right
-
-
-def _best_matches(
-    found: FoundBoxes, truth: TrueBoxes, num_classes: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return per box and class the highest overlap with a true box, -1 where there is none, and which one that is."""
-    overlap = np.full((len(found.boxes), num_classes), -1.0)
-    partner = np.zeros((len(found.boxes), num_classes), dtype=np.int64)
-    for scene in np.unique(truth.scene):
-        here, there = np.flatnonzero(found.scene == scene), np.flatnonzero(truth.scene == scene)
-        first, second = (torch.from_numpy(b.astype(np.float64)) for b in (found.boxes[here], truth.boxes[there]))
-        iou = np.nan_to_num(box_iou(first, second).numpy(), nan=-1.0)
-        of_class = truth.label[there][:, None] == np.arange(num_classes)
-        candidates = np.where(of_class, iou[:, :, None], -1.0)
-        overlap[here], partner[here] = candidates.max(1), there[candidates.argmax(1)]
-    return overlap, partner
 
 
 def _right(hit: NDArray[np.bool_], partner: NDArray[np.int64]) -> NDArray[np.bool_]:

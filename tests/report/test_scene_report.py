@@ -17,6 +17,7 @@ from pointloom.report.inputs import load_scene_inputs
 from pointloom.report.outcomes import BootstrapSettings
 from pointloom.report.scene_build import build_scene_report
 from pointloom.report.scene_tables import miou_difference, seed_difference
+from pointloom.tasks.box_matches import match_boxes
 from pointloom.tasks.detection_scores import FoundBoxes, TrueBoxes, detection_scores
 from pointloom.tasks.scene_segmentation import scene_scores
 
@@ -184,12 +185,13 @@ def test_boxes_are_paired_over_test_scenes_also_with_one_seed(
         folder = paths["results"] / "finetune" / name
         write_result(folder, digest, task="detection", method="untrained", counts=confusion(rng, 0))
         arrays = boxes_of(rng, noise, seeds)
-        np.savez(folder / "predictions.npz", **arrays)
         truth = TrueBoxes(arrays["true_boxes"], arrays["true_label"], arrays["true_scene"])
+        matched = match_boxes(FoundBoxes(arrays["boxes"], arrays["score"], arrays["scene"]), truth)
+        np.savez(folder / "predictions.npz", **arrays | vars(matched))
         runs = []
         for seed in seeds:
             own = [arrays[key][arrays["seed"] == seed] for key in ("boxes", "score", "scene")]
-            scores = detection_scores(FoundBoxes(*own), truth, num_classes=2, threshold=0.25)
+            scores = detection_scores(match_boxes(FoundBoxes(*own), truth), truth, threshold=0.25)
             runs.append({"seed": seed, "fraction": 1.0, "ap25": scores.mean_ap, "ap50": 0.0, "ar25": 0.0, "ar50": 0.0})
         means[name] = float(np.mean([run["ap25"] for run in runs]))
         card = json.loads((folder / "result.json").read_text())

@@ -17,6 +17,7 @@ from pointloom.stages.finetune_tasks import detection as finetune_detection
 from pointloom.stages.pretrain_methods import UntrainedParams, write_untrained
 from pointloom.stages.read_params import validate
 from pointloom.stages.signature import read_signature
+from pointloom.tasks.box_matches import match_boxes
 from pointloom.tasks.detection_scores import FoundBoxes, TrueBoxes, detection_scores
 from tests.tasks.boxed_rooms import boxed_scene
 
@@ -88,7 +89,7 @@ def test_result_has_a_run_per_seed_that_its_own_boxes_explain(workspace: Path, m
     for each in result["runs"]:
         mine = arrays["seed"] == each["seed"]
         found = FoundBoxes(arrays["boxes"][mine], arrays["score"][mine], arrays["scene"][mine])
-        scores = detection_scores(found, truth, num_classes=2, threshold=0.25)
+        scores = detection_scores(match_boxes(found, truth), truth, threshold=0.25)
         assert each["ap25"] == pytest.approx(scores.mean_ap)
         assert each["ar25"] == pytest.approx(scores.mean_recall)
         assert each["classes"]["shelf"]["ap25"] == pytest.approx(scores.ap[1])

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pointloom.structures import BoxPredictions, DetectionBatch, Losses
+from pointloom.tasks.box_matches import match_boxes
 from pointloom.tasks.detection import Detection, KeepRules, MomentumSchedule, find_boxes, kept_boxes
 from pointloom.tasks.detection_scores import (
     DetectionScores,
@@ -43,8 +44,8 @@ def true(*rows: tuple[int, float, int]) -> TrueBoxes:
     )
 
 
-def scores(boxes: FoundBoxes, truth: TrueBoxes, *, threshold: float = 0.25, num_classes: int = 1) -> DetectionScores:
-    return detection_scores(boxes, truth, num_classes=num_classes, threshold=threshold)
+def scores(boxes: FoundBoxes, truth: TrueBoxes, *, threshold: float = 0.25) -> DetectionScores:
+    return detection_scores(match_boxes(boxes, truth), truth, threshold=threshold)
 
 
 def test_average_precision_of_a_hand_computed_case() -> None:
@@ -100,7 +101,7 @@ def test_box_is_compared_with_the_object_it_overlaps_most() -> None:
 def test_scenes_and_classes_are_kept_apart() -> None:
     boxes = found((0, 0.0, [0.9, 0.1]), (1, 0.0, [0.1, 0.8]))
     truth = true((0, 0.0, 1), (1, 0.0, 0))
-    result = scores(boxes, truth, num_classes=2)
+    result = scores(boxes, truth)
     assert result.ap.tolist() == [50, 50]  # every box stands for both classes: the right one has the lower score
 
 
@@ -112,7 +113,7 @@ def test_scores_of_all_scenes_are_in_one_order() -> None:
 
 
 def test_class_without_true_boxes_is_left_out_of_the_mean() -> None:
-    result = scores(found((0, 0.0, [0.9, 0.9])), true((0, 0.0, 0)), num_classes=2)
+    result = scores(found((0, 0.0, [0.9, 0.9])), true((0, 0.0, 0)))
     assert result.mean_ap == 100
     assert np.isnan(result.ap[1])
 
@@ -186,7 +187,7 @@ def test_every_box_stands_for_every_class_and_perfect_boxes_score_100() -> None:
     assert boxes.score.shape == (5, 2)
     np.testing.assert_allclose(boxes.score.max(1), 0.45, rtol=1e-6)
     assert boxes.scene.tolist() == truth.scene.tolist() == [0, 0, 0, 1, 1]
-    assert detection_scores(boxes, truth, num_classes=2, threshold=0.5).mean_ap == 100
+    assert scores(boxes, truth, threshold=0.5).mean_ap == 100
     assert detector.training
 
 
@@ -214,17 +215,16 @@ def test_drawing_scenes_again_equals_scoring_copies_of_them() -> None:
     truth = true(*((int(rng.integers(5)), float(place), int(rng.integers(3))) for place in range(8) for _ in range(2)))
     weight = rng.multinomial(6, np.full(6, 1 / 6), size=7)
     sampled = resampled_map(
-        boxes, truth, scenes=np.arange(6), weight=weight.astype(np.float64), num_classes=3, threshold=0.25
+        match_boxes(boxes, truth), truth, scenes=np.arange(6), weight=weight.astype(np.float64), threshold=0.25
     )
     for row, score in zip(weight, sampled, strict=True):
         copies = [(scene, copy) for scene, times in enumerate(row) for copy in range(times)]
         parts = [(np.flatnonzero(boxes.scene == scene), np.flatnonzero(truth.scene == scene)) for scene, _ in copies]
         here, there = (np.concatenate(each).astype(np.int64) for each in zip(*parts, strict=True))
         number = [np.repeat(np.arange(len(parts)), [len(each[side]) for each in parts]) for side in (0, 1)]
-        again = detection_scores(
+        again = scores(
             FoundBoxes(boxes.boxes[here], boxes.score[here], number[0]),
             TrueBoxes(truth.boxes[there], truth.label[there], number[1]),
-            num_classes=3, threshold=0.25,
-        )  # fmt: skip
+        )
         assert score == pytest.approx(again.mean_ap)
     assert len(set(sampled.round(3).tolist())) > 3

@@ -36,6 +36,8 @@ NUM_SAMPLES = 4
 DRAW = 1
 """Number of the random choice of points that is tested."""
 
+MATCHES = ("score", "scene", "overlap", "partner")
+"""Of a result's boxes, what scores and the report's intervals are made of."""
 COLUMNS = ("epoch", "loss", "lr")
 
 
@@ -261,6 +263,7 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
     import torch
 
     from pointloom.data.scene_store import SceneStore
+    from pointloom.tasks.box_matches import match_boxes
     from pointloom.tasks.detection import find_boxes
     from pointloom.train.device import best_device
     from pointloom.train.loop import fit
@@ -276,12 +279,10 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
         found, truth = find_boxes(
             task.detector, test.draw(DRAW), rules=_rules(params), device=device, precision=params.optim.precision
         )
-        return vars(found) | {f"true_{name}": array for name, array in vars(truth).items()}
+        matched = match_boxes(found, truth)
+        return vars(found) | vars(matched) | {f"true_{name}": array for name, array in vars(truth).items()}
 
-    def score(found: "Arrays", threshold: float) -> "DetectionScores":
-        return _scores(found, num_classes=len(store.info.box_classes), threshold=threshold)
-
-    best = BestEpoch(job.state / "best.npz", evaluate, lambda found: score(found, 0.25).mean_ap)
+    best = BestEpoch(job.state / "best.npz", evaluate, lambda found: _scores(found, threshold=0.25).mean_ap)
     curve = fit(
         task,
         train,
@@ -295,7 +296,7 @@ def _train_and_test(job: DetectionJob, advance: "Advance") -> "tuple[dict[str, A
     found = best.read() if params.selection == "official" else evaluate()
     record = {
         "seed": job.seed, "fraction": job.fraction, "num_train": len(train.rows), "epochs": epochs,
-        **_record(score(found, 0.25), score(found, 0.5), store.info.box_classes),
+        **_record(_scores(found, threshold=0.25), _scores(found, threshold=0.5), store.info.box_classes),
         "loss": curve[-1]["loss"], "cpu_s": curve[-1]["cpu_s"], "wall_s": time.perf_counter() - started,
     }  # fmt: skip
     return {"run": record, "curve": curve}, found
@@ -307,12 +308,12 @@ def _rules(params: DetectionParams) -> "KeepRules":
     return KeepRules(**params.keep.model_dump())
 
 
-def _scores(arrays: "Arrays", *, num_classes: int, threshold: float) -> "DetectionScores":
-    from pointloom.tasks.detection_scores import FoundBoxes, TrueBoxes, detection_scores
+def _scores(arrays: "Arrays", *, threshold: float) -> "DetectionScores":
+    from pointloom.tasks.detection_scores import MatchedBoxes, TrueBoxes, detection_scores
 
-    found = FoundBoxes(arrays["boxes"], arrays["score"], arrays["scene"])  # type: ignore[arg-type]
+    found = MatchedBoxes(**{name: arrays[name] for name in MATCHES})  # type: ignore[arg-type]
     truth = TrueBoxes(arrays["true_boxes"], arrays["true_label"], arrays["true_scene"])  # type: ignore[arg-type]
-    return detection_scores(found, truth, num_classes=num_classes, threshold=threshold)
+    return detection_scores(found, truth, threshold=threshold)
 
 
 def _record(at25: "DetectionScores", at50: "DetectionScores", classes: "Sequence[str]") -> dict[str, Any]:
@@ -337,7 +338,7 @@ def _joined(outcomes: "Sequence[dict[str, Any]]") -> "Arrays":
     lengths = [len(each["boxes"]) for each in outcomes]
     run = {key: np.repeat([each["run"][key] for each in outcomes], lengths) for key in ("seed", "fraction")}
 
-    arrays = {key: np.concatenate([each[key] for each in outcomes]) for key in ("boxes", "score", "scene")}
+    arrays = {key: np.concatenate([each[key] for each in outcomes]) for key in ("boxes", *MATCHES)}
     true = {key: value for key, value in outcomes[0].items() if key.startswith("true_")}
     return run | arrays | true
 
