@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pointloom.kernels.tree import PADDING, build_tree
+from pointloom.kernels.tree import LARGEST, PADDING, build_tree
 
 _LEAF = 64
 _BLOCK = 64  # leaves
@@ -174,18 +174,18 @@ def fps_order(coord: NDArray[np.float32]) -> NDArray[np.int64]:
     The order is exactly that of the plain algorithm, with repeated points last.
 
     Args:
-        coord: (n, 3) finite coordinates.
+        coord: (n, 3) coordinates, finite and at most ``tree.LARGEST``.
 
     Returns:
         (n,) indices.
 
     Raises:
-        ValueError: The shape is wrong or a coordinate is not finite.
+        ValueError: The shape is wrong, or a coordinate is not finite or too large.
     """
     if coord.ndim != 2 or coord.shape[1] != 3 or len(coord) == 0:
         raise ValueError(f"expected a cloud of shape (n, 3) with n > 0, got {coord.shape}")
-    if not np.isfinite(coord).all():
-        raise ValueError("coordinates must be finite, got NaN or infinity")
+    if not (np.abs(coord) <= LARGEST).all():
+        raise ValueError(f"coordinates must be finite and at most {LARGEST:g}, got NaN, infinity or more")
     order = np.empty(len(coord), dtype=np.int64)
     fps_cloud(np.ascontiguousarray(coord, dtype=np.float32), order, 0, np.float32(0), True)
     return order

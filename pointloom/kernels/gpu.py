@@ -108,20 +108,21 @@ def _ball(query, owner, points, starts, index, limit, num, SLOTS: tl.constexpr, 
     tl.store(index + q * num + slot, tl.zeros([SLOTS], tl.int64) + fill, mask=(slot >= count) & (slot < num))
 
 
-def fps_gpu(coord: Tensor, starts: Tensor, chosen_starts: Tensor, *, start: int, skip: float) -> Tensor:
-    """Return samples of every cloud in ``coord`` (p, 3), cloud after cloud; all ``starts`` are on the CPU."""
-    chosen = torch.empty(int(chosen_starts[-1]), dtype=torch.long, device=coord.device)
+def fps_gpu(coord: Tensor, starts: Tensor, chosen: Tensor, chosen_starts: Tensor, *, start: int, skip: float) -> None:
+    """Fill ``chosen`` (q,) with samples of every cloud in ``coord`` (p, 3), cloud after cloud.
+
+    All functions take ``starts`` from the device, which costs nothing, or from the CPU, which copies them there.
+    """
     distance = torch.empty(len(coord), device=coord.device)
     grid = (len(starts) - 1,)
     starts, chosen_starts = starts.to(coord.device), chosen_starts.to(coord.device)
     _fps[grid](coord, starts, chosen, chosen_starts, distance, start, skip, BLOCK=_BLOCK, enable_fp_fusion=False)
-    return chosen
 
 
 def knn_gpu(query: Tensor, query_starts: Tensor, coord: Tensor, starts: Tensor, k: int) -> Tensor:
     """Return the ``k`` nearest points of the own cloud for every query (q, 3)."""
     index = torch.empty((len(query), k), dtype=torch.long, device=coord.device)
-    owner, slots = _owners(query_starts, coord.device), triton.next_power_of_2(k)
+    owner, slots = _owners(query_starts, query), triton.next_power_of_2(k)
     starts = starts.to(coord.device)
     _knn[(len(query),)](query, owner, coord, starts, index, k, SLOTS=slots, BLOCK=_BLOCK, enable_fp_fusion=False)
     return index
@@ -130,7 +131,7 @@ def knn_gpu(query: Tensor, query_starts: Tensor, coord: Tensor, starts: Tensor, 
 def ball_gpu(query: Tensor, query_starts: Tensor, coord: Tensor, starts: Tensor, *, radius: float, num: int) -> Tensor:
     """Return the first ``num`` points of the own cloud inside the ball around every query (q, 3)."""
     index = torch.empty((len(query), num), dtype=torch.long, device=coord.device)
-    owner, slots = _owners(query_starts, coord.device), triton.next_power_of_2(num)
+    owner, slots = _owners(query_starts, query), triton.next_power_of_2(num)
     starts, limit = starts.to(coord.device), float(torch.tensor(radius, dtype=torch.float32).square())
     _ball[(len(query),)](
         query, owner, coord, starts, index, limit, num, SLOTS=slots, BLOCK=_BLOCK, enable_fp_fusion=False
@@ -138,7 +139,6 @@ def ball_gpu(query: Tensor, query_starts: Tensor, coord: Tensor, starts: Tensor,
     return index
 
 
-def _owners(query_starts: Tensor, device: torch.device) -> Tensor:
+def _owners(query_starts: Tensor, query: Tensor) -> Tensor:
     """Return the cloud of every query."""
-    sizes = query_starts.diff()
-    return torch.arange(len(sizes)).repeat_interleave(sizes).to(device)
+    return torch.repeat_interleave(query_starts.to(query.device).diff(), output_size=len(query))

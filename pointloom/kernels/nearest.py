@@ -18,30 +18,30 @@ def knn_clouds(
     points: NDArray[np.float32],
     starts: NDArray[np.int64],
     index: NDArray[np.int64],
-) -> bool:  # pragma: no cover - compiled
-    """Fill ``index`` (q, k) with the nearest ``points`` (p, 3) of the own cloud; False if a distance overflows."""
-    fits = True
+) -> None:  # pragma: no cover - compiled
+    """Fill ``index`` (q, k) with the nearest ``points`` (p, 3) of the own cloud."""
     for b in range(len(starts) - 1):
         if query_starts[b] == query_starts[b + 1]:
             continue
         own = query[query_starts[b] : query_starts[b + 1]]
         cloud = points[starts[b] : starts[b + 1]]
         found = index[query_starts[b] : query_starts[b + 1]]
-        fits &= _knn_plain(own, cloud, found) if len(cloud) <= 2 * _LEAF else _knn_tree(own, cloud, found)
-    return fits
+        if len(cloud) <= 2 * _LEAF:
+            _knn_plain(own, cloud, found)
+        else:
+            _knn_tree(own, cloud, found)
 
 
 @njit(cache=True, nogil=True)
 def _knn_plain(
     query: NDArray[np.float32], points: NDArray[np.float32], index: NDArray[np.int64]
-) -> bool:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover - compiled
     N, k = len(points), index.shape[1]
     planes = np.empty((3, N), dtype=np.float32)
     for i in range(N):
         planes[0, i], planes[1, i], planes[2, i] = points[i, 0], points[i, 1], points[i, 2]
     row = np.empty(N, dtype=np.float32)
     nearest = np.empty(k, dtype=np.float32)
-    fits = True
     for m in range(len(query)):
         x, y, z = query[m, 0], query[m, 1], query[m, 2]
         for i in range(N):
@@ -57,14 +57,12 @@ def _knn_plain(
                     place -= 1
                 nearest[place] = row[i]
                 index[m, place] = i
-        fits &= nearest[k - 1] < np.inf
-    return fits
 
 
 @njit(cache=True, nogil=True)
 def _knn_tree(
     query: NDArray[np.float32], points: NDArray[np.float32], index: NDArray[np.int64]
-) -> bool:  # pragma: no cover - compiled
+) -> None:  # pragma: no cover - compiled
     k = index.shape[1]
     tree = build_tree(points, _LEAF)
     nearest = np.empty(k, dtype=np.float32)
@@ -72,15 +70,12 @@ def _knn_tree(
     bounds = np.empty((_LEVELS, min(_FAN, tree[2].shape[1] // 2)), dtype=np.float32)
     firsts = np.empty(_LEVELS, dtype=np.int64)
     row = np.empty(_LEAF, dtype=np.float32)
-    fits = True
     for m in range(len(query)):
         nearest[:] = np.inf
         found[:] = -1
         _search(tree, query[m, 0], query[m, 1], query[m, 2], nearest, found, bounds, firsts, row)
         for j in range(k):
             index[m, j] = found[j]
-        fits &= nearest[k - 1] < np.inf
-    return fits
 
 
 @njit(cache=True, nogil=True)

@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+LARGEST = 1e18
+"""Largest coordinate that callers may pass: squared distances of larger ones overflow single precision."""
+
 PADDING = np.int32(2**31 - 1)
 """Index in the slots without a point, above every real one."""
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointloom.ops.arrays import at_least_single
 from pointloom.ops.grouping import gather_points
 from pointloom.ops.neighbors import knn, knn_ragged
 from pointloom.ops.segments import clouds_of
@@ -16,15 +17,16 @@ def chamfer_distance(
 
     ``norm=2`` adds the two means of squared distances; ``norm=1`` averages the two means of distances. These are the
     definitions of the extension that Point-MAE and Point-M2AE train with. Neighbours are found without gradient;
-    the gradient flows through the matched pairs, which is the exact gradient of the minimum.
+    the gradient flows through the matched pairs, which is the exact gradient of the minimum. Half precision is computed
+    in single precision.
 
     Raises:
-        ValueError: ``norm`` is neither 1 nor 2.
+        ValueError: ``norm`` is neither 1 nor 2, or a set is empty.
     """
     if norm not in (1, 2):
         raise ValueError(f"Chamfer distance has norm 1 or 2, got {norm}")
     with torch.autocast(device_type=pred.device.type, enabled=False):
-        pred, target = pred.float(), target.float()
+        pred, target = at_least_single(pred), at_least_single(target)
         forward = (pred - gather_points(target, knn(pred, target, 1).squeeze(-1))).square().sum(-1)
         backward = (target - gather_points(pred, knn(target, pred, 1).squeeze(-1))).square().sum(-1)
         if norm == 2:
@@ -55,7 +57,7 @@ def chamfer_distance_ragged(
     """
     if norm not in (1, 2):
         raise ValueError(f"Chamfer distance has norm 1 or 2, got {norm}")
-    pred, target = pred.float(), target.float()
+    pred, target = at_least_single(pred), at_least_single(target)
     there = knn_ragged(pred, pred_offset, target, offset, 1).squeeze(1)
     back = knn_ragged(target, offset, pred, pred_offset, 1).squeeze(1)
     forward = (pred - target.index_select(0, there)).square().sum(-1)

@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pointloom.kernels import spreading
+from pointloom.ops.arrays import at_least_single
 from pointloom.ops.backend import choose_backend
 from pointloom.ops.grouping import gather_points
 from pointloom.ops.neighbors import knn, knn_ragged
-from pointloom.ops.segments import clouds_of
+from pointloom.ops.segments import clouds_of, require_rows
 from pointloom.ops.threads import add_parts, run_parts
 
 
@@ -24,7 +25,8 @@ def interpolate_features(
 ) -> Float[Tensor, "b m c"]:
     """Spread features from centres to points, weighted by inverse squared distance (PointNet++, section 3.4).
 
-    Gradients flow to the features and, through the weights, to both kinds of coordinates.
+    Gradients flow to the features and, through the weights, to both kinds of coordinates. Half precision is computed in
+    single precision.
 
     Args:
         query: Where features are wanted.
@@ -34,14 +36,17 @@ def interpolate_features(
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
 
     Raises:
-        ValueError: ``k`` is below 1, there is no centre, or (on a CPU) a coordinate is not finite.
+        ValueError: ``k`` is below 1, there is no centre, a centre has no feature, or (on a CPU) a coordinate is not
+            finite or above 1e18.
     """
+    if feature.shape[:2] != centers.shape[:2]:
+        raise ValueError(f"{tuple(centers.shape)} centres and {tuple(feature.shape)} features do not belong together")
+    query, centers, feature = (at_least_single(each) for each in (query, centers, feature))
     index = knn(query, centers, min(k, centers.shape[1]), backend=backend)
     offset = gather_points(centers, index) - query.unsqueeze(2)
     weight = 1.0 / (offset.square().sum(-1) + 1e-8)
     weight = weight / weight.sum(-1, keepdim=True)
     if choose_backend(query.device, backend) == "numba":
-        feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
         B, T = feature.shape[:2]
         index = index + T * torch.arange(B).view(B, 1, 1)
         flat = (each.flatten(0, 1) for each in (feature, index, weight))
@@ -76,7 +81,7 @@ def nearest_weights(
         Rows of ``centers``, and weights that sum to 1; without gradient.
 
     Raises:
-        ValueError: The offsets do not fit, or (on a CPU) a coordinate is not finite.
+        ValueError: The offsets do not fit, or (on a CPU) a coordinate is not finite or above 1e18.
     """
     index = knn_ragged(query, query_offset, centers, offset, k, repeat=True, backend=backend)
     squared = (centers.float()[index] - query.float().unsqueeze(1)).square().sum(-1)
@@ -93,9 +98,14 @@ def weighted_rows(
     *,
     backend: str | None = None,
 ) -> Float[Tensor, "q c"]:
-    """Return sums of a few rows of ``feature``, each times its weight; at least in single precision."""
-    feature = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    """Return sums of a few rows of ``feature``, each times its weight; at least in single precision.
+
+    Raises:
+        IndexError: ``feature`` has no such row.
+    """
+    feature, weight = at_least_single(feature), at_least_single(weight)
     if choose_backend(feature.device, backend) == "numba":
+        require_rows(index, len(feature))
         return _WeightedRows.apply(feature, index, weight)  # type: ignore[no-untyped-call]
     return (feature[index] * weight.unsqueeze(-1)).sum(1)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pointloom.kernels import neighbor_sums as kernels
 from pointloom.ops.backend import choose_backend
+from pointloom.ops.segments import require_rows
 from pointloom.ops.threads import add_parts, run_parts
 
 
@@ -29,8 +30,12 @@ def neighbor_rows(
         weight: Of a linear layer on ``place``; a bias can be part of ``feature``.
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide. With ``numba`` nothing but the result is
             allocated, in single precision, and gradients are added up in place.
+
+    Raises:
+        IndexError: ``feature`` has no such row.
     """
     if _fused(feature, place, backend=backend):
+        require_rows(index, len(feature))
         return _NeighborRows.apply(feature.float(), index, place.float(), weight.float())  # type: ignore[no-untyped-call]
     return feature[index] + F.linear(place, weight)
 
@@ -56,11 +61,13 @@ def neighbor_sums(
 
     Raises:
         ValueError: The channels are no multiple of the weights.
+        IndexError: ``value`` has no such row.
     """
     (Q, K, G), C = share.shape, value.shape[1]
     if C % G:
         raise ValueError(f"{C} channels cannot share {G} weights evenly")
     if _fused(value, place, share, backend=backend):
+        require_rows(index, len(value))
         given = (value.float(), index, place.float(), weight.float(), share.float())
         return _NeighborSums.apply(*given)  # type: ignore[no-untyped-call]
     rows = (value[index] + F.linear(place, weight)).view(Q, K, C // G, G)

@@ -11,7 +11,7 @@ from pointloom.kernels import pointnet2
 from pointloom.kernels.balls import ball_clouds
 from pointloom.kernels.nearest import knn_clouds
 from pointloom.ops.backend import choose_backend
-from pointloom.ops.segments import even_starts, require_finite, starts_of
+from pointloom.ops.segments import even_starts, require_clouds, require_finite, starts_of
 from pointloom.ops.threads import run_parts
 
 _MAX_PAIRS = 2**24  # distances that the torch reference holds at once
@@ -32,8 +32,9 @@ def knn(
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
 
     Raises:
-        ValueError: ``k`` is not in 1..n, or (on a CPU) a coordinate is not finite.
+        ValueError: The shapes do not fit, ``k`` is not in 1..n, or (on a CPU) a coordinate is not finite or above 1e18.
     """
+    require_clouds(query, coord)
     (B, M, _), N = query.shape, coord.shape[1]
     if not 1 <= k <= N:
         raise ValueError(f"cannot find {k} neighbours in clouds of {N} points; give 1 to {N}")
@@ -43,7 +44,7 @@ def knn(
         return pointnet2.three_nearest(query, coord)
     if chosen not in _KNN:
         return _in_blocks(lambda part: _knn_torch(part, coord, k), query, N)
-    starts, ends = even_starts(B, M), even_starts(B, N)
+    starts, ends = even_starts(B, M, query.device), even_starts(B, N, query.device)
     return _KNN[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, k).view(B, M, k)
 
 
@@ -73,7 +74,7 @@ def knn_ragged(
 
     Raises:
         ValueError: The offsets do not fit, a cloud has fewer than ``k`` points, or (on a CPU) a coordinate is not
-            finite.
+            finite or above 1e18.
     """
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
     smallest = int(starts.diff().min())
@@ -114,17 +115,21 @@ def ball_query(
         backend: One of ``BACKENDS``; None lets ``choose_backend`` decide.
 
     Raises:
-        ValueError: ``radius`` or ``num`` is out of range, or (on a CPU) a coordinate is not finite.
+        ValueError: The shapes do not fit, clouds are empty, ``radius`` or ``num`` is out of range, or (on a CPU) a
+            coordinate is not finite or above 1e18.
     """
     _check_ball(radius, num)
+    require_clouds(query, coord)
     (B, M, _), N = query.shape, coord.shape[1]
+    if N == 0:
+        raise ValueError("cannot look for points in clouds of 0 points")
     query, coord = _plain(query), _plain(coord)
     chosen = choose_backend(coord.device, backend)
     if chosen == "pointnet2":
         return pointnet2.in_ball(query, coord, radius=radius, num=num)
     if chosen not in _BALL:
         return _in_blocks(lambda part: _ball_torch(part, coord, radius, num), query, N)
-    starts, ends = even_starts(B, M), even_starts(B, N)
+    starts, ends = even_starts(B, M, query.device), even_starts(B, N, query.device)
     return _BALL[chosen](query.view(-1, 3), starts, coord.view(-1, 3), ends, radius, num).view(B, M, num)
 
 
@@ -154,7 +159,7 @@ def ball_query_ragged(
 
     Raises:
         ValueError: The offsets do not fit, ``radius`` or ``num`` is out of range, or (on a CPU) a coordinate is not
-            finite.
+            finite or above 1e18.
     """
     _check_ball(radius, num)
     query_starts, starts = _paired_starts(query, query_offset, coord, offset)
@@ -183,6 +188,8 @@ def _check_ball(radius: float, num: int) -> None:
 def _paired_starts(
     query: Float[Tensor, "q 3"], query_offset: Int[Tensor, " b"], coord: Float[Tensor, "p 3"], offset: Int[Tensor, " b"]
 ) -> tuple[Int[Tensor, " s"], Int[Tensor, " s"]]:
+    if len(query_offset) != len(offset):
+        raise ValueError(f"queries of {len(query_offset)} clouds cannot look into {len(offset)} clouds")
     return starts_of(query_offset, len(query), "query"), starts_of(offset, len(coord), "coord")
 
 
@@ -203,12 +210,11 @@ def _knn_numba(
     index = np.empty((len(query), k), dtype=np.int64)
     given = query.numpy(), coord.numpy(), starts.numpy()
 
-    def search(first: int, end: int) -> bool:
+    def search(first: int, end: int) -> None:
         own_starts = query_starts.clamp(first, end).numpy()
-        return bool(knn_clouds(given[0], own_starts, *given[1:], index))
+        knn_clouds(given[0], own_starts, *given[1:], index)
 
-    if not all(run_parts(search, len(query), cost=min(_SEARCH, len(coord) // len(starts)))):
-        raise ValueError("squared distances must be finite in float32: some coordinates are too large")
+    run_parts(search, len(query), cost=min(_SEARCH, len(coord) // len(starts)))
     return torch.from_numpy(index)
 
 
@@ -284,7 +290,7 @@ def _ball_torch(
     query: Float[Tensor, "b m 3"], coord: Float[Tensor, "b n 3"], radius: float, num: int
 ) -> Int[Tensor, "b m num"]:
     N = coord.shape[1]
-    limit = torch.tensor(radius, dtype=torch.float32, device=coord.device).square()
+    limit = float(np.square(np.float32(radius)))
     position = torch.arange(N, device=coord.device)
     hits = torch.where(_squared_distances(query, coord) < limit, position, N)
     index = hits.topk(min(num, N), dim=-1, largest=False, sorted=True).values

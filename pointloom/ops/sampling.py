@@ -12,7 +12,7 @@ from torch import Tensor
 from pointloom.kernels import pointnet2
 from pointloom.kernels.farthest import fps_clouds
 from pointloom.ops.backend import choose_backend
-from pointloom.ops.segments import even_starts, require_finite, starts_of
+from pointloom.ops.segments import even_starts, require_clouds, require_finite, starts_of
 from pointloom.ops.threads import run_parts
 
 _PER_POINT = 100  # operations, roughly
@@ -40,8 +40,10 @@ def farthest_point_sampling(
         Indices in the order of choice.
 
     Raises:
-        ValueError: ``num`` or ``start`` is out of range, or (on a CPU) a coordinate is not finite.
+        ValueError: ``coord`` has another shape, ``num`` or ``start`` is out of range, or (on a CPU) a coordinate is not
+            finite or above 1e18.
     """
+    require_clouds(coord)
     B, N, _ = coord.shape
     if not 1 <= num <= N:
         raise ValueError(f"cannot choose {num} points from clouds of {N}; give 1 to {N}")
@@ -54,8 +56,10 @@ def farthest_point_sampling(
         return pointnet2.farthest_points(coord, num)
     if chosen_backend not in _FPS:
         return _fps_torch(coord, num, start, skip_near_origin)
-    starts, ends = even_starts(B, N), even_starts(B, num)
-    return _FPS[chosen_backend](coord.view(-1, 3), starts, ends, start, skip_near_origin).view(B, num)
+    chosen = torch.empty((B, num), dtype=torch.long, device=coord.device)
+    starts, ends = even_starts(B, N, coord.device), even_starts(B, num, coord.device)
+    _FPS[chosen_backend](coord.view(-1, 3), starts, chosen.view(-1), ends, start, skip_near_origin)
+    return chosen
 
 
 def farthest_point_sampling_ragged(
@@ -82,9 +86,11 @@ def farthest_point_sampling_ragged(
 
     Raises:
         ValueError: The offsets do not fit, a cloud has too few points for ``num`` or ``start``, or (on a CPU) a
-            coordinate is not finite.
+            coordinate is not finite or above 1e18.
     """
     starts, wanted = starts_of(offset, len(coord), "coord"), num.detach().cpu().long()
+    if len(wanted) != len(offset):
+        raise ValueError(f"num must say how many of each of {len(offset)} clouds, got {len(wanted)} numbers")
     for cloud, (size, count) in enumerate(zip(starts.diff().tolist(), wanted.tolist(), strict=True)):
         if not 1 <= count <= size:
             raise ValueError(f"cannot choose {count} points from cloud {cloud} of {size}; give 1 to {size}")
@@ -95,41 +101,42 @@ def farthest_point_sampling_ragged(
     ends = torch.cat([wanted.new_zeros(1), wanted.cumsum(0)])
     chosen_backend = choose_backend(coord.device, backend)
     if chosen_backend in _FPS:
-        chosen = _FPS[chosen_backend](coord, starts, ends, start, skip_near_origin)
+        chosen = torch.empty(int(ends[-1]), dtype=torch.long, device=coord.device)
+        _FPS[chosen_backend](coord, starts, chosen, ends, start, skip_near_origin)
     else:
         clouds = zip(coord.split(starts.diff().tolist()), wanted.tolist(), strict=True)
         chosen = torch.cat([_fps_torch(cloud[None], n, start, skip_near_origin)[0] for cloud, n in clouds])
     return chosen + starts[:-1].repeat_interleave(wanted).to(chosen.device)
 
 
-def _fps_numba(
+def _fps_numba(  # noqa: PLR0917 - the kernel's order
     coord: Float[Tensor, "p 3"],
     starts: Int[Tensor, " s"],
+    chosen: Int[Tensor, " q"],
     chosen_starts: Int[Tensor, " s"],
     start: int,
     skip_near_origin: float,
-) -> Int[Tensor, " q"]:
-    chosen = np.empty(int(chosen_starts[-1]), dtype=np.int64)
+) -> None:
     skip = np.float32(skip_near_origin)
-    points, ends, chosen_ends = coord.numpy(), starts.numpy(), chosen_starts.numpy()
+    points, ends, found, found_ends = coord.numpy(), starts.numpy(), chosen.numpy(), chosen_starts.numpy()
 
     def choose(first: int, end: int) -> None:
-        fps_clouds(points, ends[first : end + 1], chosen, chosen_ends[first : end + 1], start, skip)
+        fps_clouds(points, ends[first : end + 1], found, found_ends[first : end + 1], start, skip)
 
     run_parts(choose, len(starts) - 1, cost=_PER_POINT * len(coord) // len(starts))
-    return torch.from_numpy(chosen)
 
 
-def _fps_triton(
+def _fps_triton(  # noqa: PLR0917 - the kernel's order
     coord: Float[Tensor, "p 3"],
     starts: Int[Tensor, " s"],
+    chosen: Int[Tensor, " q"],
     chosen_starts: Int[Tensor, " s"],
     start: int,
     skip_near_origin: float,
-) -> Int[Tensor, " q"]:
+) -> None:
     from pointloom.kernels.gpu import fps_gpu
 
-    return fps_gpu(coord, starts, chosen_starts, start=start, skip=skip_near_origin)
+    fps_gpu(coord, starts, chosen, chosen_starts, start=start, skip=skip_near_origin)
 
 
 _FPS = {"numba": _fps_numba, "triton": _fps_triton}

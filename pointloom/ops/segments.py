@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pointloom.kernels.tree import LARGEST
 
-def even_starts(num_clouds: int, num_points: int) -> Int[Tensor, " s"]:
+
+def even_starts(num_clouds: int, num_points: int, device: torch.device) -> Int[Tensor, " s"]:
     """Return where the clouds of a dense batch begin in the array of all their points, and the end of the last."""
-    return torch.arange(num_clouds + 1) * num_points
+    return torch.arange(num_clouds + 1, device=device) * num_points
 
 
 def starts_of(offset: Int[Tensor, " b"], num_rows: int, what: str) -> Int[Tensor, " s"]:
@@ -25,14 +27,39 @@ def starts_of(offset: Int[Tensor, " b"], num_rows: int, what: str) -> Int[Tensor
     return starts
 
 
-def require_finite(*coords: Float[Tensor, "*rows 3"]) -> None:
-    """Refuse NaN and infinity on a CPU; on a GPU the check would make the host wait, and garbage stays garbage.
+def require_finite(coord: Float[Tensor, "*rows 3"]) -> None:
+    """Refuse coordinates on a CPU whose squared distances are no numbers in single precision.
+
+    On a GPU the check would make the host wait, and garbage stays garbage.
 
     Raises:
-        ValueError: A coordinate is not finite.
+        ValueError: A coordinate is not finite or above ``LARGEST``.
     """
-    if not all(bool(torch.isfinite(coord).all()) for coord in coords if coord.device.type == "cpu"):
-        raise ValueError("coordinates must be finite, got NaN or infinity")
+    if coord.device.type == "cpu" and not bool((coord.abs() <= LARGEST).all()):
+        raise ValueError(f"coordinates must be finite and at most {LARGEST:g}, got NaN, infinity or more")
+
+
+def require_clouds(*clouds: Tensor) -> None:
+    """Refuse what is no batch of clouds, or batches of different numbers of clouds: kernels would read beyond them.
+
+    Raises:
+        ValueError: A shape is not (b, n, 3), or b differs.
+    """
+    shapes = [tuple(cloud.shape) for cloud in clouds]
+    if any(len(shape) != 3 or shape[2] != 3 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(f"expected clouds of shape (b, n, 3), b the same, got {' and '.join(map(str, shapes))}")
+
+
+def require_rows(index: Int[Tensor, "*n"], num_rows: int) -> None:
+    """Refuse indices of rows that are not there: kernels would read and write beyond them.
+
+    Raises:
+        IndexError: An index is not in 0..num_rows - 1.
+    """
+    if index.numel() > 0:
+        lowest, highest = (int(value) for value in index.aminmax())
+        if lowest < 0 or highest >= num_rows:
+            raise IndexError(f"indices of {num_rows} rows must be 0 to {num_rows - 1}, got {lowest} to {highest}")
 
 
 def clouds_of(offset: Int[Tensor, " b"], num_rows: int) -> Int[Tensor, " p"]:
