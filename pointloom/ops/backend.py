@@ -1,6 +1,7 @@
 """The one place that decides which implementation of a point operation runs."""
 
 import functools
+import importlib
 import importlib.util
 import logging
 import os
@@ -75,3 +76,10 @@ def _check_pointnet2(device: torch.device) -> None:
         )
     if device.type != "cuda":
         raise BackendError(f"the pointnet2 backend works on CUDA tensors, got {device}")
+    try:
+        importlib.import_module("pointnet2_ops.pointnet2_utils")
+    except Exception as error:  # it compiles itself on import where its extension does not fit torch
+        raise BackendError(
+            f"the package pointnet2_ops is there but cannot be loaded ({type(error).__name__}: {error}): build it anew "
+            f"for torch {torch.__version__}, or choose the torch or triton backend"
+        ) from error

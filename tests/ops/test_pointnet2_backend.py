@@ -1,6 +1,9 @@
 """The backend on pointnet2_ops: a stand-in of the package's interface records how it is called and answers."""
 
+import logging
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from pointloom import ops
 from pointloom.errors import BackendError
+from pointloom.kernels import pointnet2 as kernels
 from pointloom.ops import backend as backends
 
 CPU = torch.device("cpu")
@@ -116,6 +120,77 @@ def test_what_the_package_cannot_do_is_done_with_torch(package: StandIn) -> None
     for name, call in calls.items():
         assert torch.equal(call("pointnet2"), call("torch")), name
     assert package.calls == []
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installed package on Python's path; returns the module that has its functions, still empty."""
+    utils = tmp_path / "pointnet2_ops" / "pointnet2_utils.py"
+    utils.parent.mkdir()
+    (utils.parent / "__init__.py").touch()
+    utils.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield utils
+    for name in ("pointnet2_ops", "pointnet2_ops.pointnet2_utils"):
+        sys.modules.pop(name, None)
+
+
+def test_an_installed_package_is_found_loaded_and_called_as_its_functions_want(installed: Path) -> None:
+    """The functions of the package are ``apply`` of autograd functions: they take no arguments by name."""
+    installed.write_text("""
+import torch
+class Samples(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, xyz, npoint):
+        return torch.arange(npoint, dtype=torch.int32).expand(len(xyz), -1)
+class Three(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, unknown, known):
+        found = torch.cdist(unknown, known).topk(3, largest=False)
+        return found.values, found.indices.int()
+class Ball(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, radius, nsample, xyz, new_xyz):
+        return torch.full((*new_xyz.shape[:2], nsample), int(radius), dtype=torch.int32)
+class Group(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features, idx):
+        return torch.stack([feature[:, index.long()] for feature, index in zip(features, idx)])
+furthest_point_sample, three_nn = Samples.apply, Three.apply
+ball_query, grouping_operation = Ball.apply, Group.apply
+""")
+    assert ops.choose_backend(torch.device("cuda"), "pointnet2") == "pointnet2"
+    coord, query = torch.randn(2, 9, 3), torch.randn(2, 4, 3)
+    index = torch.randint(9, (2, 4, 5))
+    assert kernels.farthest_points(coord, 3).tolist() == [[0, 1, 2]] * 2
+    assert torch.equal(kernels.three_nearest(query, coord), ops.knn(query, coord, 3))
+    assert kernels.in_ball(query, coord, radius=7.0, num=2).tolist() == [[[7, 7]] * 4] * 2
+    assert torch.equal(kernels.gather_rows(coord, index), ops.gather_points(coord, index))
+
+
+def test_a_package_that_does_not_load_is_an_error_that_says_why(installed: Path) -> None:
+    installed.write_text("raise RuntimeError('Unknown CUDA arch (3.7) or GPU not supported')")
+    with pytest.raises(BackendError, match=r"cannot be loaded \(RuntimeError: Unknown CUDA arch .* build it anew"):
+        ops.choose_backend(torch.device("cuda"), "pointnet2")
+
+
+def test_a_choice_is_logged_once_and_a_misspelt_one_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backends._announce.cache_clear()
+    coord = torch.randn(1, 9, 3)
+    with caplog.at_level(logging.INFO, "pointloom.ops.backend"):
+        for _ in range(3):
+            ops.knn(coord, coord, 2)
+        ops.knn(coord, coord, 2, backend="torch")
+    assert [record.getMessage() for record in caplog.records] == [
+        "point operations on cpu run with the numba backend",
+        "point operations on cpu run with the torch backend",
+    ]
+    monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "nubma")
+    with pytest.raises(BackendError, match="unknown point-operation backend 'nubma'; known: torch, numba, triton"):
+        ops.knn(coord, coord, 2)
+    assert torch.equal(ops.knn(coord, coord, 2, backend="numba"), ops.knn(coord, coord, 2, backend="torch"))
 
 
 def test_it_is_refused_where_it_is_not_installed_and_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
