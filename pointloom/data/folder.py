@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 from pointloom.data.clouds import CLOUD_SUFFIXES, looks_numeric
@@ -71,12 +72,15 @@ def _discover(folder: Path, *, skip: set[Path]) -> tuple[list[str], list[Failure
         relative, suffix = path.relative_to(folder).as_posix(), path.suffix.lower()
         if relative == LABELS or path.resolve() in skip:
             continue
+        readable = suffix in UP_AXES or suffix in CLOUD_SUFFIXES
         if suffix in UNSUPPORTED:
             hint = "convert it to .glb, for example with Blender or assimp"
-            failures.append(Failure(relative, "unsupported", f"{suffix} files are not supported; {hint}"))
+            failures.append(Failure(_printable(relative), "unsupported", f"{suffix} files are not supported; {hint}"))
+        elif readable and (problem := _unusable(path, relative)):
+            failures.append(Failure(_printable(relative), "unreadable", problem))
         elif suffix in _MAYBE_TEXT and not _is_numeric_text(path):
-            text.append(relative)
-        elif suffix in UP_AXES or suffix in CLOUD_SUFFIXES:
+            text.append(_printable(relative))
+        elif readable:
             shapes.append(relative)
         else:
             other[suffix or "no suffix"] += 1
@@ -89,6 +93,18 @@ def _discover(folder: Path, *, skip: set[Path]) -> tuple[list[str], list[Failure
     if (folder / "lists").is_dir():
         notes.append("The sub-folder lists/ was not searched for shapes.")
     return sorted(shapes), failures, notes
+
+
+def _unusable(path: Path, relative: str) -> str | None:
+    """Say why a file cannot even be opened under its name, None where it can."""
+    if not path.is_file():
+        return "it is a link to nothing, or a device"
+    return None if _printable(relative) == relative else "its name is not UTF-8; rename it"
+
+
+def _printable(name: str) -> str:
+    """Return a name whose bytes that are not UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -154,7 +170,7 @@ def _version(path: Path) -> str:
 def _from_labels(folder: Path, shapes: list[str]) -> tuple[list[SourceObject], list[str]]:
     rows = _read_labels(folder)
     listed = set(shapes)
-    objects = []
+    objects, no_shapes = [], []
     for path, row in rows.items():
         if path in listed:
             base = _from_folders(folder, path)
@@ -169,14 +185,22 @@ def _from_labels(folder: Path, shapes: list[str]) -> tuple[list[SourceObject], l
             )
         elif not (folder / path).is_file():
             raise DataError(f"{folder / LABELS}: {path!r} is listed but there is no such file")
-    left_out = len(listed - set(rows))
-    return objects, [f"Files that are not in {LABELS}, left out: {left_out}."] if left_out else []
+        else:
+            no_shapes.append(path)
+    notes = []
+    if no_shapes:
+        notes.append(f"Listed in {LABELS}, but no shapes that can be read: {len(no_shapes)}, such as {no_shapes[0]}.")
+    if not objects:
+        raise DataError(f"{folder / LABELS}: there is nothing to prepare. {notes[0]} List the files that hold shapes")
+    if left_out := len(listed - set(rows)):
+        notes.append(f"Files that are not in {LABELS}, left out: {left_out}.")
+    return objects, notes
 
 
 def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
     file = folder / LABELS
     rows: dict[str, dict[str, str]] = {}
-    with file.open(newline="", encoding="utf-8-sig") as stream:
+    with StringIO(_read_text(file), newline="") as stream:
         reader = csv.DictReader(stream, skipinitialspace=True)
         columns = [column.strip() for column in reader.fieldnames or ()]
         unknown = [column for column in columns if column not in _COLUMNS]
@@ -202,6 +226,16 @@ def _read_labels(folder: Path) -> dict[str, dict[str, str]]:
     return rows
 
 
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}: it is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8 (spreadsheets call it "
+            "CSV UTF-8), or convert it with iconv"
+        ) from error
+
+
 def find_list(folder: Path, name: str) -> Path:
     """Return a list's file, which is named relative to the working directory or else to the source folder.
 
@@ -218,7 +252,7 @@ def _apply_lists(objects: list[SourceObject], train: Path, test: Path) -> tuple[
     splits: dict[str, str] = {}
     known = {o.path for o in objects}
     for split, file in (("train", train), ("test", test)):
-        lines = [line.strip().removeprefix("./") for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip().replace("\\", "/").removeprefix("./") for line in _read_text(file).splitlines()]
         paths = [line for line in lines if line and not line.startswith("#")]
         missing = [path for path in paths if path not in known]
         if missing:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,42 @@ def test_errors_of_labels_csv_name_the_line(tmp_path: Path, text: str, message: 
     touch(tmp_path, "labels.csv", content=text)
     with pytest.raises(DataError, match=message):
         listed(tmp_path)
+
+
+def test_labels_of_files_that_are_no_shapes_are_noted_and_never_all(tmp_path: Path) -> None:
+    touch(tmp_path, "a.off", "b.fbx", "c.png")
+    touch(tmp_path, "labels.csv", content="path,category\na.off,chair\nb.fbx,bed\nc.png,bed\n")
+    assert "Listed in labels.csv, but no shapes that can be read: 2, such as b.fbx." in listed(tmp_path).notes
+    touch(tmp_path, "labels.csv", content="path,category\nb.fbx,bed\n")
+    with pytest.raises(DataError, match=r"labels.csv: there is nothing to prepare\. Listed .* such as b.fbx"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_labels_and_lists_in_other_encodings_are_refused_with_a_way_out(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path, "Stühle/a.off", "Stühle/b.off")
+    (tmp_path / "train.txt").write_bytes("Stühle/a.off\n".encode(encoding))
+    touch(tmp_path, "test.txt", content="Stühle/b.off\n")
+    with pytest.raises(DataError, match=r"train.txt: it is not UTF-8 \(.*\); save it as UTF-8"):
+        listed(tmp_path, train_list="train.txt", test_list="test.txt")
+    (tmp_path / "labels.csv").write_bytes("path,category\nStühle/a.off,Stühle\n".encode(encoding))
+    with pytest.raises(DataError, match=r"labels.csv: it is not UTF-8 \(.*\); save it as UTF-8"):
+        listed(tmp_path)
+
+
+def test_links_to_nothing_and_names_that_are_not_utf8_are_left_out_with_a_reason(tmp_path: Path) -> None:
+    touch(tmp_path, "chair/a.off", "bed/b.off", "bed/c.off")
+    for name in ("x.off", "x.xyz", "x.png"):
+        (tmp_path / "chair" / name).symlink_to("nowhere")
+    (tmp_path / "bed" / "c.off").rename(os.fsdecode(bytes(tmp_path / "bed") + b"/caf\xe9.off"))
+    listing = listed(tmp_path)
+    assert [o.path for o in listing.objects] == ["bed/b.off", "chair/a.off"]
+    found = {failure.path: (failure.reason, failure.detail) for failure in listing.failures}
+    assert found == {
+        "bed/caf\ufffd.off": ("unreadable", "its name is not UTF-8; rename it"),
+        "chair/x.off": ("unreadable", "it is a link to nothing, or a device"),
+        "chair/x.xyz": ("unreadable", "it is a link to nothing, or a device"),
+    }
 
 
 def test_lists_decide_the_split_and_drop_the_rest(tmp_path: Path) -> None:
