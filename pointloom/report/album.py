@@ -1,6 +1,7 @@
 """Small pictures of point clouds: drawn once, saved as PNG for the markdown, embedded as data URIs in the HTML."""
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -112,5 +113,6 @@ def component_colors(feature: Float[np.ndarray, "s n c"]) -> UInt8[np.ndarray, "
 
 
 def file_name(text: str) -> str:
-    """Return a name that is safe in every file system and in a URL."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:120]
+    """Return a name that is safe in every file system and in a URL, and another one for every other text."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", text)[:100]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from pointloom.report.album import Album, component_colors
+from pointloom.report.album import Album, component_colors, file_name
 from pointloom.report.viewer import MAX_POINTS, pack_cloud
 
 
@@ -42,3 +42,11 @@ def test_packed_cloud_is_thinned_and_exact_to_a_step_of_its_scale() -> None:
     read = np.frombuffer(base64.b64decode(entry["coord"]), dtype="<i2").reshape(-1, 3) * entry["scale"]
     assert len(read) <= MAX_POINTS
     np.testing.assert_allclose(read, coord[::3], atol=entry["scale"])
+
+
+def test_names_of_pictures_differ_where_titles_do_and_are_plain() -> None:
+    titles = ["chair", "椅子", "桌子", "a b", "a_b", "a*b", "x" * 300, "x" * 299]
+    names = [file_name(title) for title in titles]
+    assert len(set(names)) == len(titles)
+    assert names[0] == "chair"
+    assert all(name.isascii() and len(name) < 120 and "/" not in name and " " not in name for name in names)
