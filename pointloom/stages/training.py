@@ -110,7 +110,7 @@ def trained(
         shaped_by: Everything that shapes the result, as JSON values.
         state: Folder for all resume state.
         run: Where losses are logged.
-        on_step: Called after every step.
+        on_step: As in ``fit``.
         prefix: In front of the names of what is logged.
         on_epoch: Called with the row of every epoch, also of earlier attempts; what it adds to the row is kept.
         more_to_train: Whether the stage trains again, inside of the block or after it.

@@ -110,7 +110,7 @@ def fit(
         state: Folder for resume state; must be unique to these parameters and data. None keeps none.
         on_epoch: Called with the row of every finished epoch (also those of earlier attempts, in order); what it adds
             to the row is kept.
-        on_step: Called after every step.
+        on_step: Called after every step, at first for every step of earlier attempts.
 
     Returns:
         A row per epoch: epoch, mean losses, learning rate, CPU seconds so far.
@@ -126,6 +126,8 @@ def fit(
         run = _prepare(trainable, loader, optimization, device, state)
         for row in run.done.curve:
             on_epoch(row)
+        for _ in range(run.done.epoch * len(loader) + run.done.step):
+            on_step()
         with catch_stop_signals() as stop:
             while run.done.epoch < optimization.epochs:
                 row = _run_epoch(run, stop, on_step)

@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from pointloom.stages.finetune_tasks import (
     SceneSegmentationParams,
     SemanticSegmentationParams,
 )
+from pointloom.stages.finetune_tasks.base import kept_outcome, run_all
 from pointloom.stages.finetune_tasks.classification import draws_of_test
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import UntrainedParams
 from pointloom.stages.read_params import validate
 from pointloom.stages.signature import read_signature
+from pointloom.train.parallel import Advance
 
 SAMPLING = {"num_points": 64, "pool": 128, "scale_min": 0.8, "scale_max": 1.2, "shift": 0.1, "rotate_degrees": 0}
 OPTIM = {
@@ -286,3 +289,30 @@ def test_fewer_points_than_patches_are_refused_before_training(workspace: Path, 
 def test_too_few_objects_for_a_fold_are_refused_before_training(workspace: Path) -> None:
     with pytest.raises(DataError, match="0 classes have 50 training and 1 test objects, 3 are needed"):
         run(workspace, "few-many", FEW, shot=50)
+
+
+@dataclass(frozen=True)
+class KeptJob:
+    state: Path
+
+
+def test_progress_counts_the_steps_that_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointloom.data.workers.available_cores", lambda: 1)
+    trained = []
+
+    def work(job: KeptJob, advance: Advance) -> dict[str, Any]:
+        def train() -> tuple[dict[str, Any], dict[str, Any]]:
+            trained.append(job.state.name)
+            advance()
+            return {"name": job.state.name}, {}
+
+        return kept_outcome(job.state, train)
+
+    jobs = [KeptJob(tmp_path / name) for name in ("a", "b", "c")]
+    work(jobs[1], lambda: None)
+    outcomes = run_all(work, jobs, steps=[1, 100, 1], label="tuning")
+    assert [outcome["name"] for outcome in outcomes] == ["a", "b", "c"]
+    assert trained == ["b", "a", "c"]
+    assert "2/2" in capsys.readouterr().err

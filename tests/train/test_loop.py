@@ -76,7 +76,9 @@ def test_interrupted_run_resumes_bit_by_bit(tmp_path: Path, stop_after: int) -> 
 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, on_step=interrupt)
-    resumed, curve_again = train(tmp_path)
+    calls = itertools.count()
+    resumed, curve_again = train(tmp_path, on_step=lambda: next(calls))
+    assert next(calls) == 5 * len(ToyLoader())  # progress begins where the earlier attempt ended
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert [row["loss"] for row in curve_again] == [row["loss"] for row in curve]

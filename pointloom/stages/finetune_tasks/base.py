@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.generic]]
 
+OUTCOME = "outcome.json"
+
 
 class TuningParams(StageParams):
     """Parameters that every downstream task has; each adds its own."""
@@ -83,7 +85,10 @@ def run_all(
     steps: Sequence[int],
     label: str,
 ) -> list[dict[str, Any]]:
-    """Run every job, the longest first, and return the outcomes in the order of ``jobs``."""
+    """Run every job, the longest first, and return the outcomes in the order of ``jobs``.
+
+    Progress counts the steps of jobs whose outcome no earlier attempt has kept.
+    """
     from pointloom.data.workers import available_cores
     from pointloom.train.device import best_device
     from pointloom.train.parallel import run_jobs
@@ -94,7 +99,7 @@ def run_all(
         [jobs[i] for i in by_length],
         device=best_device(),
         num_workers=available_cores(),
-        total_steps=sum(steps),
+        total_steps=sum(own for job, own in zip(jobs, steps, strict=True) if not (job.state / OUTCOME).exists()),
         label=label,
     )
     outcomes = {job.state: outcome for job, outcome in finished}
@@ -112,7 +117,7 @@ def kept_outcome(state: Path, train_and_test: Callable[[], tuple[dict[str, Any],
 
     from pointloom.stages.runs import write_json
 
-    outcome_file, arrays_file = state / "outcome.json", state / "outcome.npz"
+    outcome_file, arrays_file = state / OUTCOME, state / "outcome.npz"
     if not outcome_file.exists():
         state.mkdir(parents=True, exist_ok=True)
         record, arrays = train_and_test()
