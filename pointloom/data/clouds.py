@@ -15,6 +15,8 @@ from pointloom.data.quarantine import RejectedError
 TEXT_SUFFIXES = (".txt", ".xyz", ".pts", ".csv", ".asc")
 CLOUD_SUFFIXES = (".npy", ".npz", ".pcd", *TEXT_SUFFIXES)
 _MAX_HEADER_LINES = 32
+_LARGEST = 1e100
+_MAX_COLUMNS = 12
 _COORD_KEYS = ("coords", "coord", "points", "xyz", "pos", "vertices", "arr_0")
 _COLOR_KEYS = ("colors", "color", "rgb")
 _NORMAL_KEYS = ("normals", "normal")
@@ -47,8 +49,20 @@ class Cloud:
         finite = np.all(np.isfinite(self.coord), axis=1)
         if not finite.all():
             raise RejectedError("not_finite", f"{int((~finite).sum())} of {len(finite)} points are NaN or infinite")
+        check_size(self.coord)
         if np.ptp(self.coord, axis=0).max() <= 1e-12 * max(1.0, float(np.abs(self.coord).max())):
             raise RejectedError("zero_extent", f"all {len(finite)} points are in one place")
+
+
+def check_size(coord: NDArray[np.float64]) -> None:
+    """Check that squares of coordinates are numbers.
+
+    Raises:
+        RejectedError: They overflow.
+    """
+    largest = float(np.abs(coord).max())
+    if largest > _LARGEST:
+        raise RejectedError("not_finite", f"a coordinate is {largest:.0e}, no length in any unit; the file is damaged")
 
 
 def load_cloud(path: Path) -> Cloud:
@@ -66,11 +80,15 @@ def load_cloud(path: Path) -> Cloud:
         elif suffix == ".pcd":
             cloud = _from_pcd(path)
         else:
-            cloud = _from_text(path.read_text(encoding="utf-8", errors="replace"))
+            cloud = _from_text(path.read_text(encoding="utf-8", errors="replace"), counted=suffix == ".pts")
     except (RejectedError, MemoryError):
         raise
     except Exception as error:
-        raise RejectedError("unreadable", f"it is no valid {suffix} file: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        if "allow_pickle" in why:  # what NumPy says of everything that is no array, with bad advice
+            why = "it does not hold an array of numbers, and pickled objects are never loaded"
+        why = why.partition("; use `usecols`")[0]
+        raise RejectedError("unreadable", f"it is no valid {suffix} file: {why}") from error
     cloud.check()
     return cloud
 
@@ -100,6 +118,8 @@ def _from_npz(path: Path) -> Cloud:
 def _numeric(array: NDArray[Any]) -> NDArray[np.float64]:
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] < 3:
         raise RejectedError("unreadable", f"expected numbers of shape (N, 3 or more), got {array.dtype} {array.shape}")
+    if array.shape[1] > max(len(array), _MAX_COLUMNS):
+        raise RejectedError("unreadable", f"expected a row per point, got {array.shape}: it seems to be transposed")
     return array.astype(np.float64)
 
 
@@ -153,8 +173,18 @@ def _numbers(line: str) -> list[float]:
         return []
 
 
-def _from_text(text: str) -> Cloud:
-    """Read x y z and more columns, separated by blanks, tabs, commas or semicolons, after header lines or a count."""
+def _check_count(found: int, declared: int) -> None:
+    if found < declared:
+        raise RejectedError("unreadable", f"the file is cut off: {found} points of {declared}; copy it again")
+
+
+def _from_text(text: str, *, counted: bool = False) -> Cloud:
+    """Read x y z and more columns, separated by blanks, tabs, commas or semicolons, after header lines or a count.
+
+    Args:
+        text: Of the file.
+        counted: A number before the points is how many there are.
+    """
     lines = text.splitlines()
     first = next((i for i, line in enumerate(lines[: _MAX_HEADER_LINES * 2]) if len(_numbers(line)) >= 3), None)
     if first is None:
@@ -165,6 +195,8 @@ def _from_text(text: str) -> Cloud:
     with python_warnings.catch_warnings():
         python_warnings.simplefilter("error")
         table = np.loadtxt(StringIO(body), dtype=np.float64, ndmin=2)
+    if counted and first and lines[first - 1].strip().isdecimal():
+        _check_count(len(table), int(lines[first - 1]))
     return _from_columns(table, names)
 
 
@@ -179,6 +211,7 @@ def _from_pcd(path: Path) -> Cloud:
     if not {"x", "y", "z"} <= set(fields):
         raise RejectedError("unreadable", f"no fields x, y and z among {', '.join(fields)}")
     raw = data.pc_data
+    _check_count(len(raw), int(data.metadata.points))
     coord = np.stack([np.asarray(raw[axis], dtype=np.float64).reshape(-1) for axis in "xyz"], axis=1)
     valid = np.isfinite(coord).all(axis=1)
     color = None

@@ -1,6 +1,7 @@
 """Load a mesh file into one simple surface with its colours, scene transforms applied."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointloom.data.clouds import Cloud
+from pointloom.data.clouds import Cloud, check_size
 from pointloom.data.materials import (
     NEUTRAL_MATERIAL,
     WHITE_MATERIAL,
@@ -71,6 +72,10 @@ def load_surface(path: Path, *, root: Path | None = None) -> Surface | Cloud:
         check_gltf(data, binary=suffix == ".glb")
     if suffix == ".stl":
         _check_stl(data)
+    if suffix in (".off", ".ply"):
+        _check_lines(data, suffix)
+    if suffix in (".off", ".obj") and b"\0" in data[:1024]:
+        raise RejectedError("unreadable", f"a {suffix} file is text, this one is not")
     side_files = SideFiles(path, root=root or path.parent)
     try:
         with path.open("rb") as file:
@@ -114,6 +119,26 @@ def _check_stl(data: bytes) -> None:
     declared = 84 + 50 * int.from_bytes(data[80:84], "little")
     if not data.lstrip().startswith(b"solid") and len(data) < declared:
         raise RejectedError("unreadable", f"the file is cut off: {len(data)} bytes of {declared}; copy it again")
+
+
+def _check_lines(data: bytes, suffix: str) -> None:
+    """Check that an OFF or text PLY file has a line per vertex and face; trimesh would take what is there of a cut one.
+
+    Raises:
+        RejectedError: It has fewer.
+    """
+    if suffix == ".off":
+        header = re.match(rb"(?:\s|#.*\n)*C?OFF(?:\s|#.*\n)*(\d+)\s+(\d+)", data)
+        counts = header.groups() if header else ()
+        body = re.sub(rb"#[^\r\n]*", b"", data[header.end() :]) if header else b""
+        lines = body.splitlines()[1:]
+    else:
+        head, _, body = data.partition(b"end_header")
+        counts = tuple(re.findall(rb"^element\s+\S+\s+(\d+)", head, re.MULTILINE)) if b"format ascii" in head else ()
+        lines = body.splitlines()[1:]
+    declared, found = sum(map(int, counts)), sum(1 for line in lines if line.strip())
+    if found < declared:
+        raise RejectedError("unreadable", f"the file is cut off: {found} lines of {declared}; copy it again")
 
 
 def _flatten(scene: Any, *, linear: bool, side_files: "SideFiles") -> Surface | Cloud:
@@ -227,6 +252,7 @@ def _check(surface: Surface | Cloud, *, draco: bool) -> None:
     if not np.isfinite(used).all():
         bad = int((~np.isfinite(used).all(axis=1)).sum())
         raise RejectedError("not_finite", f"{bad} of {len(used)} vertices are NaN or infinite")
+    check_size(used)
     if np.ptp(used, axis=0).max() <= 1e-12 * max(1.0, float(np.abs(used).max())):
         hint = "; Draco data was not decoded: pip install dracopy" if draco else ""
         raise RejectedError("zero_extent", f"all {len(used)} vertices are in one place{hint}")

@@ -59,7 +59,7 @@ def test_npz_reads_channels_and_the_usual_names(tmp_path: Path) -> None:
 
 def test_pickled_arrays_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(RejectedError, match=r"unreadable: .*allow_pickle"):
+    with pytest.raises(RejectedError, match=r"unreadable: .* pickled objects are never loaded$"):
         load_cloud(tmp_path / "a.npy")
 
 
@@ -90,10 +90,12 @@ def test_ascii_pcd_may_use_several_blanks(tmp_path: Path) -> None:
     [
         ("a.xyz", "", "empty: there is no line with three numbers"),
         ("a.xyz", "hello\nworld\n", "unreadable: there is no line"),
-        ("a.xyz", "1 2 3\n4 5\n", "unreadable: it is no valid"),
+        ("a.xyz", "1 2 3\n4 5\n", "unreadable: it is no valid .xyz file: ValueError: .* to 2 at row 2$"),
+        ("a.pts", "3\n1 2 3\n4 5 6\n", "unreadable: the file is cut off: 2 points of 3; copy it again"),
         ("a.xyz", "1 2 3\n4 5 nan\n", "not_finite: 1 of 2 points"),
         ("a.xyz", "1 2 3\n1 2 3\n", "zero_extent: all 2 points"),
-        ("a.npy", "junk", "unreadable"),
+        ("a.xyz", "1 2 3\n4 5 1e300\n", "not_finite: a coordinate is 1e\\+300"),
+        ("a.npy", "junk", "unreadable: it is no valid .npy file: it does not hold an array of numbers"),
         ("a.npz", "junk", "unreadable"),
         ("a.pcd", "junk", "unreadable"),
     ],
@@ -108,6 +110,28 @@ def test_wrong_array_shapes_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((5, 2)))
     with pytest.raises(RejectedError, match=r"expected numbers of shape \(N, 3 or more\), got float64 \(5, 2\)"):
         load_cloud(tmp_path / "a.npy")
+    np.save(tmp_path / "a.npy", np.zeros((3, 500)))
+    with pytest.raises(RejectedError, match=r"a row per point, got \(3, 500\): it seems to be transposed"):
+        load_cloud(tmp_path / "a.npy")
+
+
+def test_numbers_before_points_are_counts_in_pts_files_only(tmp_path: Path) -> None:
+    for name in ("a.pts", "a.txt"):
+        (tmp_path / name).write_text("2\n1 2 3\n4 5 6\n")
+        assert len(load_cloud(tmp_path / name).coord) == 2
+    (tmp_path / "a.txt").write_text("2024\n1 2 3\n4 5 6\n")
+    assert len(load_cloud(tmp_path / "a.txt").coord) == 2
+
+
+@pytest.mark.parametrize("kind", ["ascii", "binary"])
+def test_a_pcd_file_that_is_cut_off_is_no_smaller_cloud(tmp_path: Path, kind: str) -> None:
+    header = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 5\nHEIGHT 1\n"
+    header += f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 5\nDATA {kind}\n"
+    points = np.arange(9, dtype=np.float32).reshape(3, 3)
+    body = points.tobytes() if kind == "binary" else "\n".join(" ".join(map(str, p)) for p in points).encode()
+    (tmp_path / "a.pcd").write_bytes(header.encode() + body)
+    with pytest.raises(RejectedError, match=r"unreadable: the file is cut off: 3 points of 5; copy it again"):
+        load_cloud(tmp_path / "a.pcd")
 
 
 def test_lists_of_names_do_not_look_like_coordinates() -> None:

@@ -193,9 +193,35 @@ def test_broken_inputs_are_refused_with_the_true_reason(tmp_path: Path) -> None:
     assert reason("zero.glb", flat).startswith("zero_extent: all 4 vertices are in one place")
     assert reason("junk.stl", b"junk" * 50).startswith("unreadable: the file is cut off: 200 bytes of")
     assert reason("flat.obj", b"v 0 0\nv 1 0\nv 0 1\nf 1 2 3\n").startswith("unreadable")
-    assert reason("junk.off", b"\x00\x01\x02").startswith(("unreadable", "empty"))
+    assert reason("junk.off", b"\x00\x01\x02").startswith("unreadable: a .off file is text")
+    assert reason("binary.obj", b"\x7fELF\x00\x01\x02").startswith("unreadable: a .obj file is text")
+    assert reason("huge.obj", b"v 0 0 1e300\nv 1 0 0\nv 0 1 0\nf 1 2 3\n").startswith(
+        "not_finite: a coordinate is 1e+300"
+    )
     assert reason("empty.obj", b"# nothing\n").startswith(("unreadable", "empty"))
     assert reason("index.off", b"OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n").startswith("unreadable")
+
+
+@pytest.mark.parametrize("suffix", ["off", "ply"])
+def test_text_meshes_that_are_cut_off_are_no_smaller_meshes(tmp_path: Path, suffix: str) -> None:
+    sphere = trimesh.creation.icosphere(2)
+    text = sphere.export(file_type=suffix, **({"encoding": "ascii"} if suffix == "ply" else {}))
+    whole = (text if isinstance(text, str) else text.decode()).splitlines(keepends=True)
+    path = tmp_path / f"a.{suffix}"
+    path.write_text("".join(whole))
+    assert len(load_mesh(path).faces) == len(sphere.faces)
+    path.write_text("".join(whole).replace("\n", "\r\n") + "\r\n")
+    assert len(load_mesh(path).faces) == len(sphere.faces)
+    path.write_text("".join(whole[:-100]))
+    with pytest.raises(RejectedError, match=r"unreadable: the file is cut off: \d+ lines of \d+; copy it again"):
+        load_surface(path)
+
+
+def test_off_files_may_have_comments_anywhere_and_a_glued_header(tmp_path: Path) -> None:
+    (tmp_path / "a.off").write_text(
+        "# from\nOFF3 1 0 # counts\n# first\n0 0 0\n1 0 0\n\n0 1 0 # last\n3 0 1 2\n# end\n"
+    )
+    assert load_mesh(tmp_path / "a.off").faces.tolist() == [[0, 1, 2]]
 
 
 def test_undecoded_draco_is_not_mistaken_for_a_shape(tmp_path: Path) -> None:
