@@ -1,6 +1,6 @@
 """What a reader must know before quoting a number; written for the data, protocols and tables at hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pointloom.report.sentences import count
@@ -11,6 +11,7 @@ UNLABELLED = (
     "The data has no class labels. Everything that needs labels (fine-tuning, probes, per-class results, retrieval "
     "scores) was skipped; what is left shows the data, the pre-training and the features."
 )
+NOTHING_TESTED = "No classification was tested, so there is no accuracy and nothing to compare."
 SELECTION = {
     "last": "the weights of the last epoch are used; no choice was made on the test set",
     "official": "the best epoch on the test set is used, as is the field's habit: these numbers are optimistic",
@@ -54,6 +55,8 @@ def reading_notes(content: Row) -> list[str]:
     if not content["dataset"]["labelled"]:
         return [UNLABELLED]
     rows = [*content["finetune"], *content["probe"]]
+    if not rows and not content["multimodal"]:
+        return [NOTHING_TESTED, *content["dataset"]["notes"]]
     notes = []
     if content["standard_error"] is not None:
         notes.append(
@@ -78,8 +81,8 @@ def reading_notes(content: Row) -> list[str]:
     for table, word in (("finetune", "Fine-tuning"), ("probe", "Probes")):
         for covers in sorted({str(row["seed_covers"]) for row in content[table] if row["seed_covers"]}):
             notes.append(f"{word}: a seed covers {covers}. Each encoder was pre-trained once.")
-    if len({row["epochs"] for row in content["low_label"]}) > 1:
-        notes.append(EPOCHS_OF_SHARES)
+    notes += _share_notes(content["low_label"])
+    notes += _few_shot_notes(content["protocols"].values())
     notes += _svm_notes(content["protocols"].values())
     if any(row["seeds"] == 1 for row in rows):
         notes.append("A row with one seed has no ±; its intervals cover the choice of test objects only.")
@@ -101,6 +104,34 @@ def _voting_note(protocols: Iterable[Row]) -> str:
         return VOTED.format(draws="random draws of the points")
     votes, points = found.pop()
     return VOTED.format(draws=f"{count(votes, 'random draw')} of {count(points, 'point') if points else 'the points'}")
+
+
+def _share_notes(rows: Sequence[Row]) -> list[str]:
+    """Say where shares of the labels differ in epochs, or are larger than named because every class keeps an object."""
+    notes = [EPOCHS_OF_SHARES] if len({row["epochs"] for row in rows}) > 1 else []
+    objects = {row["fraction"]: row.get("num_train") for row in rows}
+    whole = objects.get(1.0)
+    larger = [
+        f"{100 * share:g} % are {number} of {whole}"
+        for share, number in sorted(objects.items())
+        if number and whole and number > 1.1 * share * whole
+    ]
+    if larger:
+        notes.append(f"Every class keeps an object, so that small shares are larger than named: {', '.join(larger)}.")
+    return notes
+
+
+def _few_shot_notes(protocols: Iterable[Row]) -> list[str]:
+    """Say where too few classes have enough objects for an episode."""
+    found = set()
+    for few in (protocol["few_shot"] for protocol in protocols if protocol.get("few_shot")):
+        eligible = few.get("eligible_classes")
+        if eligible is not None and eligible < few["way"]:
+            found.add(
+                f"Few-shot, {few['way']}-way {few['shot']}-shot, was left out: {eligible} classes have {few['shot']} "
+                f"training and {few['query']} test objects, {few['way']} are needed."
+            )
+    return sorted(found)
 
 
 def _svm_notes(protocols: Iterable[Row]) -> list[str]:

@@ -1,5 +1,6 @@
 """Stage ``probe``: how much the frozen features of an encoder tell."""
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pointloom.stages.runs import StageRun
     from pointloom.structures import Encoder
     from pointloom.tasks.probing import Split
+
+logger = logging.getLogger(__name__)
 
 NUM_POINT_SAMPLES = 6
 
@@ -108,7 +111,7 @@ def _probe_objects(params: ObjectProbeParams, *, dataset: Path, encoder: Path, r
     from pointloom.train.checkpoint import read_card
 
     store, card = ObjectStore(dataset), read_card(encoder)
-    header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params))
+    header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params, store))
     naming = NamingTest(encoder, store, params.text) if params.text else None
     found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
     with replaced_folder(result) as folder:
@@ -133,16 +136,32 @@ def _probe_objects(params: ObjectProbeParams, *, dataset: Path, encoder: Path, r
         run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
 
 
-def _protocol(params: ObjectProbeParams) -> dict[str, Any]:
+def _protocol(params: ObjectProbeParams, store: "ObjectStore") -> dict[str, Any]:
+    few_shot = _few_shot(params.few_shot, store) if params.few_shot else None
     return {
         "selection": "last",
         "num_points": params.sampling.num_points,
         "draws": params.draws,
         "svm": params.svm.model_dump() if params.svm else None,
-        "few_shot": params.few_shot.model_dump() if params.few_shot else None,
+        "few_shot": few_shot,
         **({"text": params.text.model_dump()} if params.text else {}),
         "seed_covers": "point draws, folds, heads, episodes; all weights where the encoder is untrained",
     }
+
+
+def _few_shot(params: FewShotParams, store: "ObjectStore") -> dict[str, Any]:
+    """Return the parameters with how many classes have enough objects, and warn where there are too few of those."""
+    from pointloom.tasks.probing import few_shot_classes
+
+    train, test = (store.labels[store.rows(split)] for split in ("train", "test"))
+    eligible = len(few_shot_classes(train, test, shot=params.shot, query=params.query))
+    if (train >= 0).any() and eligible < params.way:
+        logger.warning(
+            "few-shot is left out: %d classes have %d training and %d test objects, %d are needed; lower way, shot or "
+            "query, or set few_shot to null",
+            eligible, params.shot, params.query, params.way,
+        )  # fmt: skip
+    return params.model_dump() | {"eligible_classes": eligible}
 
 
 def _build(folder: Path, seed: int) -> "Encoder":
@@ -163,12 +182,16 @@ def _run_protocols(
 ) -> "list[tuple[dict[str, Any], NDArray[np.int64] | None]]":
     """Return a record per protocol, with the test predictions where every test object has one."""
     import numpy as np
+    from tqdm import tqdm
 
     from pointloom.data.workers import available_cores
     from pointloom.tasks.classification import accuracy
     from pointloom.tasks.probing import few_shot_accuracy, linear_svm, official_svm, trained_head
 
     found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
+    few = params.few_shot
+    total = sum(protocol is not None for protocol in (params.svm, params.linear, params.mlp3))
+    bar = tqdm(total=total + (few.episodes if few else 0), desc=f"probes, seed {seed}", unit="probe")
 
     def add(protocol: str, prediction: "NDArray[np.int64]", started: float, **more: float) -> None:
         score = accuracy((prediction == split.test_label).astype(np.float64), split.test_label)
@@ -176,6 +199,7 @@ def _run_protocols(
         found.append(
             ({"protocol": protocol, "seed": seed, "oa": score.oa, "macc": score.macc, **more, **spent}, prediction)
         )
+        bar.update()
 
     if params.svm:
         started = time.perf_counter()
@@ -194,14 +218,15 @@ def _run_protocols(
                 split, head=head, num_classes=num_classes, epochs=options.epochs, lr=options.lr, seed=seed
             )
             add(head, prediction, started)
-    if params.few_shot:
-        few = params.few_shot
+    if few:
         for episode in range(few.episodes):
             number = seed * few.episodes + episode
             oa = few_shot_accuracy(split, way=few.way, shot=few.shot, query=few.query, C=few.C, seed=number)
             if oa is None:
                 break
             found.append(({"protocol": f"few_shot_{few.way}w{few.shot}s", "seed": number, "oa": oa}, None))
+            bar.update()
+    bar.close()
     return found
 
 

@@ -119,6 +119,14 @@ def trained_head(split: Split, *, head: str, num_classes: int, epochs: int, lr: 
     return logits.argmax(-1).numpy()
 
 
+def few_shot_classes(
+    train_label: NDArray[np.int64], test_label: NDArray[np.int64], *, shot: int, query: int
+) -> list[int]:
+    """Return the classes with at least ``shot`` training and ``query`` test objects; -1 is no class."""
+    learnt, tested = Counter(train_label.tolist()), Counter(test_label.tolist())
+    return sorted(label for label in learnt if label >= 0 and learnt[label] >= shot and tested[label] >= query)
+
+
 def few_shot_accuracy(split: Split, *, way: int, shot: int, query: int, C: float, seed: int) -> float | None:
     """Return the accuracy in percent of one episode, None where too few classes have enough objects.
 
@@ -129,11 +137,7 @@ def few_shot_accuracy(split: Split, *, way: int, shot: int, query: int, C: float
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    eligible = [
-        label
-        for label in np.unique(split.train_label)
-        if (split.train_label == label).sum() >= shot and (split.test_label == label).sum() >= query
-    ]
+    eligible = few_shot_classes(split.train_label, split.test_label, shot=shot, query=query)
     if len(eligible) < way:
         return None
     rng = np.random.default_rng(seed)

@@ -62,6 +62,32 @@ def test_different_seeds_and_epochs_are_told_only_where_they_differ() -> None:
     assert other in " ".join(reading_notes(uneven))
 
 
+def test_few_shot_without_enough_objects_is_told_and_otherwise_not() -> None:
+    few = {"way": 5, "shot": 10, "query": 10, "episodes": 30, "C": 0.1}
+
+    def notes(eligible: dict[str, int]) -> str:
+        return " ".join(reading_notes(content(protocols={"probe mae": {"few_shot": few | eligible}})))
+
+    told = "Few-shot, 5-way 10-shot, was left out: 3 classes have 10 training and 10 test objects, 5 are needed."
+    assert told in notes({"eligible_classes": 3})
+    assert "left out" not in notes({"eligible_classes": 5})
+    assert "left out" not in notes({}), "results from before it was counted"
+
+
+def test_shares_that_keep_every_class_are_told_where_they_are_larger_than_named() -> None:
+    rows = [row("mae", fraction=share, num_train=number) for share, number in ((0.1, 16), (0.5, 51), (1.0, 100))]
+    found = [note for note in reading_notes(content(low_label=rows)) if "larger than named" in note]
+    assert len(found) == 1
+    assert found[0].endswith("larger than named: 10 % are 16 of 100.")
+
+
+def test_labels_without_anything_to_test_say_so_and_explain_no_intervals() -> None:
+    data = {"labelled": True, "notes": ["Categories without a test object (2): a, b."]}
+    found = reading_notes(content(finetune=[], dataset=data))
+    assert "nothing to compare" in found[0]
+    assert found[1:] == data["notes"]
+
+
 def test_notes_on_scenes_name_the_protocol_of_segmentation_and_the_share_of_compute() -> None:
     protocol = {"protocol": "precise", "tta": "scannet", "voxel_size": 0.02, "selection": "last", "seed_covers": "head"}
     rows = [row("scratch", fraction=1.0), row("mm3dscene", fraction=1.0, trained=True)]

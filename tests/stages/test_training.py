@@ -139,3 +139,20 @@ def test_probe_runs_every_protocol_and_keeps_features(workspace: Path) -> None:
         assert file["point_feature"].shape[1:] == (64, 192)
     with np.load(result / "predictions.npz", allow_pickle=False) as file:
         assert file["prediction"].shape == (6, len(store.rows("test")))
+
+
+def test_probe_without_enough_objects_for_few_shot_says_so(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    params = ObjectProbeParams.model_validate({
+        "encoder": "mae", "seeds": [0], "draws": 1, "precision": "fp32", "sampling": SAMPLING,
+        "svm": {"C": [0.1], "folds": 2}, "linear": None, "mlp3": None,
+        "few_shot": {"way": 3, "shot": 50, "query": 1, "episodes": 2, "C": 0.1},
+    })  # fmt: skip
+    result = workspace / "results" / "probe-few"
+    probe(
+        params, dataset=workspace / "data", encoder=workspace / "models" / "mae", result=result,
+        metrics=workspace / "few.json", state=workspace / "state",
+    )  # fmt: skip
+    found = json.loads((result / "result.json").read_text())
+    assert [run["protocol"] for run in found["runs"]] == ["svm"]
+    assert found["protocol"]["few_shot"]["eligible_classes"] == 0
+    assert "few-shot is left out: 0 classes have 50 training and 1 test objects, 3 are needed" in caplog.text

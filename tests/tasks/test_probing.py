@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pointloom.stages.probe import SvmParams
-from pointloom.tasks.probing import Split, few_shot_accuracy, linear_svm, official_svm, trained_head
+from pointloom.tasks.probing import Split, few_shot_accuracy, few_shot_classes, linear_svm, official_svm, trained_head
 
 
 def split(*, spread: float = 0.3, classes: int = 4) -> Split:
@@ -69,6 +69,12 @@ def test_few_shot_counts_only_classes_with_enough_objects() -> None:
     assert few_shot_accuracy(split(), way=4, shot=10, query=6, C=1.0, seed=0) == pytest.approx(100.0, abs=10)
     assert few_shot_accuracy(split(), way=5, shot=10, query=6, C=1.0, seed=0) is None
     assert few_shot_accuracy(split(), way=4, shot=13, query=6, C=1.0, seed=0) is None
+
+
+def test_classes_with_too_few_objects_on_either_side_and_objects_without_a_class_are_not_eligible() -> None:
+    train, test = np.array([0, 0, 1, 2, 2, -1, -1]), np.array([0, 1, 1, -1])
+    assert few_shot_classes(train, test, shot=2, query=1) == [0]
+    assert few_shot_classes(train, test, shot=1, query=1) == [0, 1]
 
 
 def test_official_svm_takes_features_as_they_are() -> None:
