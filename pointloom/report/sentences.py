@@ -23,8 +23,12 @@ def format_difference(value: Row | None) -> str:
 
 
 def format_interval(value: Row) -> str:
-    """Return ``[+2.1, +8.3]``."""
-    return f"[{format_signed(value['low'])}, {format_signed(value['high'])}]"
+    """Return ``[+2.1, +8.3]``; a bound that would round to zero keeps a digit, for its sign decides the verdict."""
+    return f"[{_format_bound(value['low'])}, {_format_bound(value['high'])}]"
+
+
+def _format_bound(value: float) -> str:
+    return f"{value:+.1g}".replace("-", "−") if 1e-4 < abs(value) < 0.05 else format_signed(value)
 
 
 def format_signed(value: float) -> str:

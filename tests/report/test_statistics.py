@@ -89,6 +89,8 @@ def test_mean_and_sample_deviation_as_text() -> None:
 
 
 def test_texts_of_differences_and_times() -> None:
-    assert format_difference({"mean": 5.24, "low": -0.01, "high": 8.3}) == "+5.2 [0.0, +8.3]"
+    assert format_difference({"mean": 5.24, "low": -0.01, "high": 8.3}) == "+5.2 [−0.01, +8.3]"
+    assert format_difference({"mean": -3.24, "low": -6.7, "high": -0.0412}) == "−3.2 [−6.7, −0.04]"
+    assert format_difference({"mean": 0.04, "low": -1e-9, "high": 0.0}) == "0.0 [0.0, 0.0]"
     assert format_signed(-3.0) == "−3.0"
     assert [format_seconds(value) for value in (None, 3.21, 65.0, 7500.0)] == ["–", "3.2 s", "1 min 05 s", "2 h 05 min"]
