@@ -18,6 +18,13 @@ Losses = dict[str, Tensor]
 """Scalars of one step; the key ``loss`` is what is minimised, all others are only logged."""
 
 
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a GPU gets it by way of pinned memory, so that the host need not wait."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class PointBatch:
     """A batch of clouds with the same number of points.
@@ -34,11 +41,7 @@ class PointBatch:
 
     def to(self, device: torch.device) -> "PointBatch":
         """Return the batch on ``device``."""
-        return PointBatch(
-            coord=self.coord.to(device, non_blocking=True),
-            label=self.label.to(device, non_blocking=True),
-            row=self.row.to(device, non_blocking=True),
-        )
+        return PointBatch(**{name: sent(value, device) for name, value in vars(self).items()})
 
     def __len__(self) -> int:
         """Number of clouds."""
@@ -73,11 +76,11 @@ class AlignBatch:
         """Return the batch on ``device``."""
         return AlignBatch(
             points=self.points.to(device),
-            text=self.text.to(device, non_blocking=True),
-            has_text=self.has_text.to(device, non_blocking=True),
-            text_id=self.text_id.to(device, non_blocking=True),
-            images={name: value.to(device, non_blocking=True) for name, value in self.images.items()},
-            has_image={name: value.to(device, non_blocking=True) for name, value in self.has_image.items()},
+            text=sent(self.text, device),
+            has_text=sent(self.has_text, device),
+            text_id=sent(self.text_id, device),
+            images={name: sent(value, device) for name, value in self.images.items()},
+            has_image={name: sent(value, device) for name, value in self.has_image.items()},
         )
 
     def __len__(self) -> int:
@@ -120,7 +123,7 @@ class SceneBatch:
 
     def to(self, device: torch.device) -> "SceneBatch":
         """Return the batch on ``device``."""
-        return SceneBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return SceneBatch(**{name: sent(value, device) for name, value in vars(self).items()})
 
     def __len__(self) -> int:
         """Number of scenes."""
@@ -162,7 +165,7 @@ class DetectionBatch:
 
     def to(self, device: torch.device) -> "DetectionBatch":
         """Return the batch on ``device``."""
-        return DetectionBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return DetectionBatch(**{name: sent(value, device) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class SceneViews:
 
     def to(self, device: torch.device) -> "SceneViews":
         """Return the views on ``device``."""
-        return SceneViews(scenes=self.scenes.to(device), place=self.place.to(device, non_blocking=True))
+        return SceneViews(scenes=self.scenes.to(device), place=sent(self.place, device))
 
     def __len__(self) -> int:
         """Number of scenes."""

@@ -13,6 +13,7 @@ from pointloom.data.records import NO_PART
 from pointloom.data.shards import ObjectStore
 from pointloom.data.transforms import unit_sphere
 from pointloom.errors import DataError
+from pointloom.structures import sent
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class PartBatch:
     def to(self, device: torch.device) -> "PartBatch":
         """Return the batch on ``device``."""
         return PartBatch(
-            coord=self.coord.to(device, non_blocking=True),
-            label=self.label.to(device, non_blocking=True),
-            segment=self.segment.to(device, non_blocking=True),
-            row=self.row.to(device, non_blocking=True),
+            coord=sent(self.coord, device),
+            label=sent(self.label, device),
+            segment=sent(self.segment, device),
+            row=sent(self.row, device),
         )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointloom.methods.masking import MASKS, multi_scale_mask, visible_points
+from pointloom.methods.masking import MASKS, multi_scale_mask, visible_bounds, visible_points
 from pointloom.models import MaskedEncoder, PointM2AEEncoder
 from pointloom.models.decoders import GlobalDecoder, MaskedDecoder, PooledHead
 from pointloom.models.hierarchical_decoder import HierarchicalDecoder
@@ -81,7 +81,7 @@ class Distill(nn.Module):
         super().__init__()
         if mask not in MASKS:
             raise ValueError(f"unknown mask {mask!r}; known: {', '.join(sorted(MASKS))}")
-        num_groups, _, _ = student.cut
+        num_groups, group_sizes, _ = student.cut
         if not 0 < int(mask_ratio * num_groups[-1]) < num_groups[-1]:
             raise ValueError(f"mask_ratio {mask_ratio} of {num_groups[-1]} groups hides none or all of them")
         if local_target not in LOCAL_TARGETS:
@@ -94,6 +94,7 @@ class Distill(nn.Module):
         self.teacher = teacher.requires_grad_(False)
         self.mask = MASKS[mask]
         self.mask_ratio = mask_ratio
+        self._bounds = visible_bounds(num_groups, group_sizes, ratio=mask_ratio)
         self.local_target = local_target
         self.local_weight = local_weight
         self.global_decoder: GlobalDecoder | PooledHead | None = None
@@ -146,7 +147,7 @@ class Distill(nn.Module):
             with torch.no_grad():
                 taught = self.teacher(groups)
         masks = multi_scale_mask(groups, hidden)
-        tokens = self.encoder(groups, masks)
+        tokens = self.encoder(groups, masks, self._bounds)
         seen = tokens[-1]
         losses: Losses = {}
         if self.local_decoder is not None:
@@ -189,10 +190,10 @@ class Distill(nn.Module):
         """Point-M2AE's loss: the Chamfer distance over the hidden patches of the scale that the decoder ends at."""
         scale = -1 - len(decoder.token_propagations)
         hidden = masks[scale]
-        decoded = decoder(tokens, groups, masks)[-1][hidden]
-        points = self.predict(decoded).unflatten(-1, (-1, 3))
-        distance = chamfer_distance(points, groups[scale].neighborhood[hidden], norm=2)
-        return share_of_mean(distance, count=len(points))
+        points = self.predict(decoder(tokens, groups, masks)[-1]).flatten(0, 1).unflatten(-1, (-1, 3))
+        target = groups[scale].neighborhood.flatten(0, 1)
+        distance = chamfer_distance(points, target, norm=2, counted=hidden.flatten())
+        return share_of_mean(distance, count=hidden.sum())
 
     @torch.no_grad()
     def compare(self, coord: Float[Tensor, "b n 3"]) -> Likeness:
@@ -206,7 +207,7 @@ class Distill(nn.Module):
         groups = self.encoder.group(coord)
         hidden = self.mask(groups[-1].centers, ratio=self.mask_ratio)
         masks = multi_scale_mask(groups, hidden)
-        taught, seen = self.teacher(groups)[-1], self.encoder(groups, masks)[-1]
+        taught, seen = self.teacher(groups)[-1], self.encoder(groups, masks, self._bounds)[-1]
         slots = visible_first(hidden)
         masked_centers = gather_points(taught.centers, slots[:, seen.tokens.shape[1] :])
         guess = self.predict(self.local_decoder.everywhere(seen.tokens, seen.centers, masked_centers))

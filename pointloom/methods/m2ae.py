@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pointloom.methods.masking import independent_masks, multi_scale_mask, random_mask, visible_points
+from pointloom.methods.masking import independent_masks, multi_scale_mask, random_mask, visible_bounds, visible_points
 from pointloom.models.blocks import init_small_points
 from pointloom.models.hierarchical_decoder import HierarchicalDecoder
 from pointloom.models.point_m2ae import PointM2AEEncoder, cut_scales
@@ -92,6 +92,7 @@ class M2AE(nn.Module):
         self.encoder = encoder
         self.mask_ratio = mask_ratio
         self.multi_scale = multi_scale
+        self._bounds = visible_bounds(self.num_groups, self.group_sizes, ratio=mask_ratio, multi_scale=multi_scale)
         self.target = scales - decoder_stages
         self.points_per_token = points_per_token
         self.loss = loss
@@ -115,13 +116,13 @@ class M2AE(nn.Module):
     def forward(self, batch: PointBatch) -> Losses:
         """Section 3.3: distance between predicted and true members of the hidden patches of one scale."""
         groups = self.group(batch.coord)
-        predicted, target = self.predict_hidden(groups, self.hide(groups))
+        predicted, target, hidden = self._predict(groups, self.hide(groups))
         terms = []
         if self.loss != "emd":
-            terms.append(chamfer_distance(predicted, target, norm=self.loss_norm))
+            terms.append(chamfer_distance(predicted, target, norm=self.loss_norm, counted=hidden))
         if self.loss != "chamfer":
-            terms.append(earth_movers_distance(predicted, target))
-        return {"loss": share_of_mean(torch.stack(terms).sum(), count=len(predicted))}
+            terms.append(earth_movers_distance(predicted[hidden], target[hidden]))
+        return {"loss": share_of_mean(torch.stack(terms).sum(), count=hidden.sum())}
 
     def group(self, coord: Float[Tensor, "b n 3"]) -> list[Groups]:
         """Cut clouds into the patches of all scales, finest first; behind them, those that a plain encoder sees."""
@@ -143,15 +144,22 @@ class M2AE(nn.Module):
         self, groups: list[Groups], masks: list[Bool[Tensor, "b _"]]
     ) -> tuple[Float[Tensor, "p _ 3"], Float[Tensor, "p k 3"]]:
         """Return predicted and true members of all hidden patches of the predicted scale, relative to their centres."""
-        hidden = masks[self.target]
-        predicted = self.predict(self._decode(groups, masks)[hidden]).unflatten(-1, (-1, 3))
-        return predicted, groups[self.target].neighborhood[hidden]
+        predicted, target, hidden = self._predict(groups, masks)
+        return predicted[hidden], target[hidden]
+
+    def _predict(
+        self, groups: list[Groups], masks: list[Tensor]
+    ) -> tuple[Float[Tensor, "a _ 3"], Float[Tensor, "a k 3"], Bool[Tensor, " a"]]:
+        """Return predicted and true members of all patches of the predicted scale, and which of these are hidden."""
+        predicted = self.predict(self._decode(groups, masks)).flatten(0, 1).unflatten(-1, (-1, 3))
+        return predicted, groups[self.target].neighborhood.flatten(0, 1), masks[self.target].flatten()
 
     def _decode(self, groups: list[Groups], masks: list[Tensor]) -> Float[Tensor, "b g c"]:
         """Return the decoded tokens of all patches of the predicted scale."""
         scales = groups[: len(masks)]
         plain = len(groups) > len(masks)
-        seen = self.encoder(groups[-1:], masks[-1:]) if plain else self.encoder(groups, masks)
+        own = slice(-1, None) if plain else slice(None)
+        seen = self.encoder(groups[own], masks[own], self._bounds[own])
         return self.decoder(seen, scales, masks)[-1]
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pointloom.methods.masking import MASKS, visible_points
+from pointloom.methods.masking import MASKS, visible_bounds, visible_points
 from pointloom.models.blocks import init_small_points
 from pointloom.models.decoders import MaskedDecoder
 from pointloom.models.point_mae import PointMAEEncoder
@@ -54,6 +54,7 @@ class MAE(nn.Module):
         self.encoder = encoder
         self.mask_ratio = mask_ratio
         self.mask = MASKS[mask]
+        self._bounds = visible_bounds((encoder.num_groups,), (encoder.group_size,), ratio=mask_ratio)
         self.loss_norm = loss_norm
         self.decoder = MaskedDecoder(encoder.dim, depth=decoder_depth, num_heads=decoder_heads, drop_path=drop_path)
         self.predict = nn.Linear(encoder.dim, 3 * encoder.group_size)
@@ -71,10 +72,15 @@ class MAE(nn.Module):
     def predict_hidden(
         self, groups: list[Groups], hidden: Bool[Tensor, "b g"]
     ) -> tuple[Float[Tensor, "p k 3"], Float[Tensor, "p k 3"]]:
-        """Return predicted and true points of all hidden patches, relative to their centres (equations 3 to 6)."""
+        """Return predicted and true points of all hidden patches, relative to their centres (equations 3 to 6).
+
+        Args:
+            groups: The patches.
+            hidden: As many per cloud as ``mask_ratio`` says.
+        """
         (level,) = groups
-        index = _hidden_index(hidden)
-        (visible,) = self.encoder(groups, [hidden])
+        index = self._hidden_index(hidden)
+        (visible,) = self.encoder(groups, [hidden], self._bounds)
         decoded = self.decoder(visible.tokens, visible.centers, gather_points(level.centers, index))
         predicted = self.predict(decoded).reshape(-1, level.neighborhood.shape[2], 3)
         target = gather_points(level.neighborhood.flatten(2), index).reshape(-1, level.neighborhood.shape[2], 3)
@@ -86,12 +92,12 @@ class MAE(nn.Module):
         groups = self.encoder.group(coord)
         hidden = self.mask(groups[0].centers, ratio=self.mask_ratio)
         predicted, _ = self.predict_hidden(groups, hidden)
-        centers = gather_points(groups[0].centers, _hidden_index(hidden))
+        centers = gather_points(groups[0].centers, self._hidden_index(hidden))
         points = predicted.float().reshape(*centers.shape[:2], -1, 3) + centers.unsqueeze(2)
         visible = visible_points(groups[0], hidden, num_points=coord.shape[1])
         return Reconstruction(visible=visible, points=points.flatten(1, 2))
 
-
-def _hidden_index(hidden: Bool[Tensor, "b g"]) -> Tensor:
-    order = hidden.int().argsort(dim=1, descending=True, stable=True)
-    return order[:, : int(hidden[0].sum())]
+    def _hidden_index(self, hidden: Bool[Tensor, "b g"]) -> Tensor:
+        """Return the numbers of the hidden patches, in rising order."""
+        order = hidden.int().argsort(dim=1, descending=True, stable=True)
+        return order[:, : hidden.shape[1] - self._bounds[0][0]]

@@ -1,5 +1,7 @@
 """Which patches a method hides. A mask is True where a patch is hidden from the encoder."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -52,6 +54,26 @@ def multi_scale_mask(
             shown[0, 0] = True
         masks.insert(0, ~shown)
     return masks
+
+
+def visible_bounds(
+    num_groups: Sequence[int], group_sizes: Sequence[int], *, ratio: float, multi_scale: bool = True
+) -> list[tuple[int, int]]:
+    """Return the fewest and the most patches of a cloud that masks leave visible, as is known before they are drawn.
+
+    Args:
+        num_groups: Patches per scale, finest first.
+        group_sizes: Members of a patch per scale.
+        ratio: Share of hidden patches at the coarsest scale.
+        multi_scale: Whether finer masks follow from the coarsest; False for ``independent_masks``.
+    """
+    exact = [(number - int(ratio * number),) * 2 for number in num_groups]
+    if not multi_scale:
+        return exact
+    bounds = exact[-1:]
+    for number, size in zip(reversed(num_groups[:-1]), reversed(group_sizes), strict=False):
+        bounds.insert(0, (0, min(number, bounds[0][1] * size + 1)))  # one more: patch 0 of the official code
+    return bounds
 
 
 def independent_masks(groups: list[Groups], *, ratio: float) -> list[Bool[Tensor, "b _"]]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_xavier
 from pointloom.models.decoders import shuffle_tokens
-from pointloom.models.visible import put_back, visible_slots
+from pointloom.models.visible import put_back, slots_of
 from pointloom.ops import interpolate_features
 from pointloom.structures import Groups, Tokens
 
@@ -96,7 +96,7 @@ class HierarchicalDecoder(nn.Module):
         """
         top = groups[-1].centers
         background = self.mask_token.expand(len(top), top.shape[1], -1)
-        x = put_back(background, tokens[-1].tokens, visible_slots(masks[-1]))
+        x = put_back(background, tokens[-1].tokens, slots_of(masks[-1], tokens[-1]))
         if self.shuffle and self.training:
             x = shuffle_tokens(x)
         decoded = [self.transformers[0](x, self.position_embeds[0](top))]
@@ -104,9 +104,9 @@ class HierarchicalDecoder(nn.Module):
             coarse, fine = groups[-stage].centers, groups[-stage - 1].centers
             x = interpolate_features(fine, coarse, decoded[-1])
             if self.skip:
-                seen = tokens[-stage - 1].tokens
-                nothing = x.new_zeros(*fine.shape[:2], seen.shape[-1])
-                x = torch.cat([put_back(nothing, seen, visible_slots(masks[-stage - 1])), x], dim=-1)
+                seen = tokens[-stage - 1]
+                nothing = x.new_zeros(*fine.shape[:2], seen.tokens.shape[-1])
+                x = torch.cat([put_back(nothing, seen.tokens, slots_of(masks[-stage - 1], seen)), x], dim=-1)
             decoded.append(self.transformers[stage](propagate(x), self.position_embeds[stage](fine)))
         decoded[-1] = self.norm(decoded[-1])
         return decoded

@@ -14,6 +14,7 @@ from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_n
 from pointloom.models.patch_embed import PatchEmbed
 from pointloom.models.visible import Slots, put_back, visible_slots
 from pointloom.ops import gather_points, group_points, knn, max_over_points
+from pointloom.ops.gather import max_over_processes
 from pointloom.structures import Groups, Tokens
 
 RADII = (0.16, 0.32, 0.64, 1.28)
@@ -125,10 +126,20 @@ class PointM2AEEncoder(nn.Module):
         """Cut every cloud into patches of points, these into patches of patches and so on."""
         return cut_scales(coord, self.num_groups, self.group_sizes, skip_near_origin=self.skip_near_origin)
 
-    def forward(self, groups: list[Groups], masks: list[Bool[Tensor, "b _"]] | None = None) -> list[Tokens]:
+    def forward(
+        self,
+        groups: list[Groups],
+        masks: list[Bool[Tensor, "b _"]] | None = None,
+        bounds: list[tuple[int, int]] | None = None,
+    ) -> list[Tokens]:
         """Encode the visible patches of all scales, finest first; clouds may show different numbers of them.
 
         Every scale's tokens are normalised for those who read them; the next scale merges the tokens as they were.
+
+        Args:
+            groups: The patches.
+            masks: Which of them are hidden; None for none.
+            bounds: See ``visible_slots``, for every scale.
         """
         found: list[Tokens] = []
         finer: Tensor | None = None
@@ -141,7 +152,7 @@ class PointM2AEEncoder(nn.Module):
                 finer, summary = self._encode(scale, raw, level.centers, summary, None)
                 tokens = Tokens(tokens=norm(finer), centers=level.centers)
             else:
-                slots = visible_slots(hidden)
+                slots = visible_slots(hidden, None if bounds is None else bounds[scale])
                 centers = gather_points(level.centers, slots.index)
                 encoded, summary = self._encode(scale, gather_points(raw, slots.index), centers, summary, slots)
                 finer = put_back(raw, encoded, slots)
@@ -193,6 +204,9 @@ class PointM2AEEncoder(nn.Module):
             is_pair = slots.valid.unsqueeze(1) & slots.valid.unsqueeze(2)
             radii = self.radii or RADII[-len(self.dims) :]
             blocked = ~is_pair & (torch.cdist(centers, centers) >= radii[scale])
+            needed = max_over_processes(slots.valid.sum(1).max())
+            spare = torch.arange(tokens.shape[1], device=tokens.device) >= needed  # no padding officially
+            blocked = blocked | (spare & ~spare.unsqueeze(1))
         elif slots is not None and slots.valid is not None:
             blocked = ~slots.valid.unsqueeze(1)
         if summary is None:

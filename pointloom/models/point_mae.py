@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pointloom.models.blocks import PositionEmbed, Transformer, init_truncated_normal, init_xavier
 from pointloom.models.patch_embed import PatchEmbed
+from pointloom.models.visible import visible_slots
 from pointloom.ops import gather_points, group_points, max_over_points
 from pointloom.structures import Groups, Tokens
 
@@ -91,14 +92,30 @@ class PointMAEEncoder(nn.Module):
         """Cut every cloud into ``num_groups`` patches."""
         return [group_points(coord, self.num_groups, self.group_size, skip_near_origin=self.skip_near_origin)]
 
-    def forward(self, groups: list[Groups], masks: list[Bool[Tensor, "b g"]] | None = None) -> list[Tokens]:
-        """Encode the visible patches; every sample must hide the same number."""
+    def forward(
+        self,
+        groups: list[Groups],
+        masks: list[Bool[Tensor, "b g"]] | None = None,
+        bounds: list[tuple[int, int]] | None = None,
+    ) -> list[Tokens]:
+        """Encode the visible patches.
+
+        Args:
+            groups: The patches.
+            masks: Which of them are hidden; None for none.
+            bounds: See ``visible_slots``.
+
+        Raises:
+            ValueError: Clouds hide different numbers of patches.
+        """
         (level,) = groups
         centers = level.centers
         visible = None
         if masks is not None:
-            visible = (~masks[0]).int().argsort(dim=1, descending=True, stable=True)
-            visible = visible[:, : int((~masks[0][0]).sum())]
+            slots = visible_slots(masks[0], None if bounds is None else bounds[0])
+            if slots.valid is not None:
+                raise ValueError("every cloud must hide the same number of patches")
+            visible = slots.index
             centers = gather_points(centers, visible)
         if visible is not None and self.embed_visible_only:
             neighborhood = gather_points(level.neighborhood.flatten(2), visible).unflatten(2, (-1, 3))

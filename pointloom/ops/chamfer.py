@@ -1,7 +1,7 @@
 """Chamfer distance between sets of points."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pointloom.ops.arrays import at_least_single
@@ -11,7 +11,11 @@ from pointloom.ops.segments import clouds_of
 
 
 def chamfer_distance(
-    pred: Float[Tensor, "b n 3"], target: Float[Tensor, "b m 3"], *, norm: int = 2
+    pred: Float[Tensor, "b n 3"],
+    target: Float[Tensor, "b m 3"],
+    *,
+    norm: int = 2,
+    counted: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean distance from every point to the nearest point of the other set, both ways, over the whole batch.
 
@@ -19,6 +23,13 @@ def chamfer_distance(
     definitions of the extension that Point-MAE and Point-M2AE train with. Neighbours are found without gradient;
     the gradient flows through the matched pairs, which is the exact gradient of the minimum. Half precision is computed
     in single precision.
+
+    Args:
+        pred: Points of one side.
+        target: Points of the other side.
+        norm: See above.
+        counted: Which pairs of sets the mean is over, 0 if none; None for all. The others are computed too, so that no
+            size depends on how many they are.
 
     Raises:
         ValueError: ``norm`` is neither 1 nor 2, or a set is empty.
@@ -30,9 +41,9 @@ def chamfer_distance(
         forward = (pred - gather_points(target, knn(pred, target, 1).squeeze(-1))).square().sum(-1)
         backward = (target - gather_points(pred, knn(target, pred, 1).squeeze(-1))).square().sum(-1)
         if norm == 2:
-            return forward.mean() + backward.mean()
+            return _mean(forward, counted) + _mean(backward, counted)
         tiny = torch.finfo(forward.dtype).tiny  # keeps the gradient of the root finite at distance zero
-        return 0.5 * ((forward + tiny).sqrt().mean() + (backward + tiny).sqrt().mean())
+        return 0.5 * (_mean((forward + tiny).sqrt(), counted) + _mean((backward + tiny).sqrt(), counted))
 
 
 def chamfer_distance_ragged(
@@ -66,6 +77,12 @@ def chamfer_distance_ragged(
         return _means(forward, pred_offset) + _means(backward, offset)
     tiny = torch.finfo(forward.dtype).tiny  # keeps the gradient of the root finite at distance zero
     return 0.5 * (_means((forward + tiny).sqrt(), pred_offset) + _means((backward + tiny).sqrt(), offset))
+
+
+def _mean(value: Float[Tensor, "b n"], counted: Bool[Tensor, " b"] | None) -> Float[Tensor, ""]:
+    if counted is None:
+        return value.mean()
+    return (value.mean(1) * counted).sum() / counted.sum().clamp_min(1)
 
 
 def _means(value: Float[Tensor, " p"], offset: Int[Tensor, " s"]) -> Float[Tensor, " s"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch import distributed as dist
 
@@ -62,7 +62,7 @@ def own_rows(draw: Callable[[int], Tensor], num_rows: int) -> Tensor:
     return draw(sum(counts))[start : start + num_rows]
 
 
-def share_of_mean(mean: Float[Tensor, ""], *, count: int) -> Float[Tensor, ""]:
+def share_of_mean(mean: Float[Tensor, ""], *, count: int | Int[Tensor, ""]) -> Float[Tensor, ""]:
     """Weight the mean over this process's items so that the mean over processes is the mean over all items.
 
     Args:
@@ -71,7 +71,7 @@ def share_of_mean(mean: Float[Tensor, ""], *, count: int) -> Float[Tensor, ""]:
     """
     if num_processes() == 1:
         return mean
-    own = torch.full((), float(count), device=mean.device)
+    own = torch.zeros((), device=mean.device) + count
     return mean * (own * num_processes() / sum_over_processes(own).clamp_min(1))
 
 
@@ -83,7 +83,7 @@ def sum_over_processes(value: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     return value
 
 
-def max_over_processes(value: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def max_over_processes(value: Shaped[Tensor, "*any"]) -> Shaped[Tensor, "*any"]:
     """Return the largest of every number over the processes, without gradient."""
     if num_processes() > 1:
         value = value.clone()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pointloom.data.scene_store import SceneStore
 from pointloom.errors import DataError
+from pointloom.structures import sent
 
 TRIES = 100
 """Places tried in a room before its fullest block is taken although it has too few points."""
@@ -30,9 +31,7 @@ class BlockBatch:
 
     def to(self, device: torch.device) -> "BlockBatch":
         """Return the batch on ``device``."""
-        return BlockBatch(
-            coord=self.coord.to(device, non_blocking=True), segment=self.segment.to(device, non_blocking=True)
-        )
+        return BlockBatch(coord=sent(self.coord, device), segment=sent(self.segment, device))
 
 
 @dataclass(frozen=True)
