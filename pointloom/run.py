@@ -43,6 +43,7 @@ def run_workspace(folder: Path) -> Path:
     workspace = open_workspace(folder)
     params = check_params(workspace.folder)
     check_disk(workspace, params)
+    check_source(workspace.source)
     with only_run(workspace.folder) as lock:
         before = stage_records(workspace.folder)
         tracker = _open_parent(workspace, params)
@@ -95,6 +96,24 @@ def check_disk(workspace: Workspace, params: dict[str, Any]) -> None:
             f"{workspace.folder}: a run may write {needed / 1e9:.1f} GB, only {free / 1e9:.1f} GB are free; "
             "free some space or make the workspace on another disk"
         )
+
+
+def check_source(source: Path) -> None:
+    """Refuse raw shapes that DVC cannot look at, as it would end without saying what to do.
+
+    Raises:
+        WorkspaceError: There are links to nothing, or names that are not UTF-8.
+    """
+    found = []
+    for parent, folders, files in os.walk(source):
+        for name in (*folders, *files):
+            printable = os.fsencode(name).decode("utf-8", errors="replace")
+            if printable != name or not os.path.exists(os.path.join(parent, name)):
+                why = "its name is not UTF-8" if printable != name else "a link to nothing"
+                found.append(f"{os.fsencode(parent).decode('utf-8', errors='replace')}/{printable} ({why})")
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise WorkspaceError(f"DVC cannot look at {', '.join(found[:3])}{more}; remove or rename them, and run again")
 
 
 @contextlib.contextmanager

@@ -100,13 +100,22 @@ def open_workspace(folder: Path) -> Workspace:
     for candidate in (start, *start.parents):
         marker = candidate / MARKER
         if marker.is_file():
-            settings = yaml.safe_load(marker.read_text(encoding="utf-8"))
-            if not isinstance(settings, dict) or "source" not in settings:
-                raise WorkspaceError(f"{marker}: expected a mapping with 'source'; make a new workspace")
-            return Workspace(candidate, settings)
+            return Workspace(candidate, _settings(marker))
+    beside = ", ".join(sorted(marker.parent.name for marker in start.parent.glob(f"*/{MARKER}")))
     raise WorkspaceError(
         f"{start} is no workspace and lies in none (no {MARKER}); make one: pointloom init {folder} --profile demo"
+        + (f" (in {start.parent} there are {beside})" if beside else "")
     )
+
+
+def _settings(marker: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(marker.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WorkspaceError(f"{marker} is damaged; repair it, or make a new workspace: {error}") from error
+    if not isinstance(settings, dict) or "source" not in settings:
+        raise WorkspaceError(f"{marker} is damaged; repair it, or make a new workspace: it has no 'source'")
+    return settings
 
 
 def init_workspace(choices: WorkspaceChoices) -> bool:
@@ -125,7 +134,7 @@ def init_workspace(choices: WorkspaceChoices) -> bool:
     files = _files(choices, folder)
     marker = folder / MARKER
     if marker.is_file():
-        _check_same(folder, files)
+        _check_same(folder, files, up=choices.up)
         return False
     for name, text in files.items():
         _write_new(folder / name, text)
@@ -194,7 +203,10 @@ def _checked_lists(choices: WorkspaceChoices) -> dict[str, str]:
             continue
         if not path.is_file():
             raise WorkspaceError(f"--{name}-list {path} does not exist; expected one relative path per line")
-        texts[f"lists/{name}.txt"] = path.read_text(encoding="utf-8")
+        try:
+            texts[f"lists/{name}.txt"] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise WorkspaceError(f"--{name}-list {path} is not UTF-8 ({error}); save it as UTF-8") from error
     return texts
 
 
@@ -236,20 +248,33 @@ def _fitted(profile: str, source: str) -> str:
     return re.sub(r"^    num_headings: 1$", "    num_headings: 12  # rooms may be turned", profile, flags=re.MULTILINE)
 
 
-def _check_same(folder: Path, files: dict[str, str]) -> None:
+def _check_same(folder: Path, files: dict[str, str], *, up: str | None) -> None:
     """Compare what a workspace was made for with what is asked for now; edits of params.yaml are the user's right."""
+    other = "choose another folder (make demo: NAME=...)"
     asked = yaml.safe_load(files[MARKER])
     present = {"pipeline": "pretrain"} | open_workspace(folder).settings  # older workspaces do not name the only one
     for key in ("pipeline", "profile", "source"):
         if present.get(key) != asked[key]:
             raise WorkspaceError(
                 f"{folder} is a workspace made for {key} {present.get(key)!r}, asked for {asked[key]!r}; "
-                "choose another folder, or delete this one to start again"
+                f"{other}, or delete this one to start again"
             )
     for name in ("lists/train.txt", "lists/test.txt"):
         file = folder / name
         if (file.read_text(encoding="utf-8") if file.is_file() else None) != files.get(name):
-            raise WorkspaceError(f"{folder} is a workspace made with another {name}; choose another folder")
+            raise WorkspaceError(f"{folder} is a workspace made with another {name}; {other}")
+    if up is not None and (present_up := _present_up(folder)) != up:
+        raise WorkspaceError(
+            f"{folder} is a workspace with prepare.up {present_up!r}, asked for {up!r}; change it in its params.yaml, "
+            f"or {other}"
+        )
+
+
+def _present_up(folder: Path) -> Any:
+    from pointloom.stages.read_params import read_yaml, select_section
+
+    file = folder / "params.yaml"
+    return select_section(read_yaml(file), "prepare.up", file)
 
 
 def _write_new(path: Path, text: str) -> None:

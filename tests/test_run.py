@@ -1,6 +1,7 @@
 """Checks before a run, its lock, and what it remembers."""
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from pointloom.errors import WorkspaceError
-from pointloom.run import check_disk, disk_needed, only_run, stage_records
+from pointloom.run import check_disk, check_source, disk_needed, only_run, stage_records
 from pointloom.stages import runs
 from pointloom.stages.params import StageParams
 from pointloom.workspace import Workspace, template
@@ -50,6 +51,18 @@ def test_views_and_features_need_disk_of_their_own(tmp_path: Path) -> None:
 def test_missing_raw_shapes_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="are not there"):
         check_disk(Workspace(tmp_path, {"source": "/nowhere/at all"}), SMOKE)
+
+
+def test_shapes_that_dvc_cannot_look_at_are_named_before_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "a b.off").touch()
+    (tmp_path / "linked.off").symlink_to("a b.off")
+    check_source(tmp_path)
+    (tmp_path / "gone.off").symlink_to("nowhere")
+    with pytest.raises(WorkspaceError, match=r"gone.off \(a link to nothing\); remove or rename them, and run again"):
+        check_source(tmp_path)
+    (tmp_path / "gone.off").rename(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.off"))
+    with pytest.raises(WorkspaceError, match=r"caf.\.off \(its name is not UTF-8\)"):
+        check_source(tmp_path)
 
 
 class Told:

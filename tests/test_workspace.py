@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,40 @@ def test_workspace_from_before_pipelines_is_one_of_pretrain(tmp_path: Path) -> N
     marker = choices.folder / "workspace.yaml"
     marker.write_text(marker.read_text().replace("pipeline: pretrain\n", ""))
     assert not init_workspace(choices)
+
+
+def test_another_up_axis_for_the_same_folder_is_refused_not_ignored(tmp_path: Path, meshes: Path) -> None:
+    choices = WorkspaceChoices(tmp_path / "ws", profile="smoke", data=meshes)
+    init_workspace(choices)
+    with pytest.raises(WorkspaceError, match=r"prepare.up 'auto', asked for 'x'; change it in its params.yaml"):
+        init_workspace(replace(choices, up="x"))
+    params = choices.folder / "params.yaml"
+    params.write_text(params.read_text().replace("up: auto", "up: x"))
+    assert not init_workspace(replace(choices, up="x"))
+    assert not init_workspace(choices), "params.yaml is the user's to edit"
+
+
+def test_lists_that_are_not_utf8_are_refused(tmp_path: Path, meshes: Path) -> None:
+    (tmp_path / "l.txt").write_bytes("Stühle/a.off".encode("cp1252"))
+    choices = WorkspaceChoices(
+        tmp_path / "ws", data=meshes, train_list=tmp_path / "l.txt", test_list=tmp_path / "l.txt"
+    )
+    with pytest.raises(WorkspaceError, match=r"--train-list .* is not UTF-8"):
+        init_workspace(choices)
+    assert not choices.folder.exists()
+
+
+@pytest.mark.parametrize("content", [b"source: [a\n b: :", b"\xff\xfe", b"- a"])
+def test_damaged_settings_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "workspace.yaml").write_bytes(content)
+    with pytest.raises(WorkspaceError, match=r"workspace.yaml is damaged; repair it, or make a new workspace: "):
+        open_workspace(tmp_path)
+
+
+def test_missing_workspace_names_those_beside_it(tmp_path: Path) -> None:
+    init_workspace(WorkspaceChoices(tmp_path / "runs" / "shapes-demo", profile="smoke"))
+    with pytest.raises(WorkspaceError, match=r"is no workspace .*\(in .*runs there are shapes-demo\)"):
+        open_workspace(tmp_path / "runs" / "demo")
 
 
 def test_other_lists_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:
