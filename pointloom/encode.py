@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from pointloom.data.clouds import CLOUD_SUFFIXES
+from pointloom.data.folder import UP_AXES
 from pointloom.data.intake import Intake
 from pointloom.data.quarantine import RejectedError
 from pointloom.data.records import ObjectPoints
 from pointloom.data.sources import SourceObject
 from pointloom.encoder import load_object_encoder
-from pointloom.errors import DataError
+from pointloom.errors import CheckpointError, DataError
+from pointloom.train.checkpoint import CARD
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +38,12 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
         Shape of the features.
 
     Raises:
-        DataError: No file could be used.
+        DataError: No file could be used, or the output is a folder.
         CheckpointError: There is no such encoder.
     """
-    loaded = load_object_encoder(encoder)
+    if output.is_dir():
+        raise DataError(f"{output} is a folder; give --output a file to write, such as {output / 'features.npz'}")
+    loaded = load_object_encoder(_named(encoder))
     num_points = loaded.card.num_points
     paths, clouds = [], []
     for path in tqdm(files, desc="read", unit="file", disable=len(files) < 10):
@@ -46,6 +51,8 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
             points = read_shape(path, num_points=num_points, up=up)
         except FileNotFoundError:
             logger.warning("left out: %s does not exist", path)
+        except IsADirectoryError:
+            logger.warning("left out: %s is a folder; name its files, for example with %s/*", path, path)
         except RejectedError as error:
             logger.warning("left out: %s: %s", path, error)
         else:
@@ -60,6 +67,17 @@ def encode_files(files: Sequence[Path], *, encoder: str, output: Path, up: str |
     return len(paths), feature.shape[1]
 
 
+def _named(encoder: str) -> str:
+    """Return the encoder; one of a workspace, asked for outside, is an error that names those there are."""
+    beside = sorted(card.parent for card in Path().glob(f"runs/*/models/*/{CARD}"))
+    if Path(encoder).parts[:1] == ("models",) and not Path("models").exists() and beside:
+        raise CheckpointError(
+            f"{encoder}: there is no folder models/ here ({Path.cwd()}); go into a workspace, or give one of --encoder "
+            + ", ".join(map(str, beside[:6]))
+        )
+    return encoder
+
+
 def read_shape(path: Path, *, num_points: int, up: str | None) -> ObjectPoints:
     """Read a mesh or point cloud as ``prepare`` does: same frame, same sampling, farthest points first.
 
@@ -70,7 +88,11 @@ def read_shape(path: Path, *, num_points: int, up: str | None) -> ObjectPoints:
 
     Raises:
         FileNotFoundError: There is no such file.
+        IsADirectoryError: It is a folder.
         RejectedError: The file cannot be used.
     """
+    if (suffix := path.suffix.lower()) not in UP_AXES and suffix not in CLOUD_SUFFIXES and path.is_file():
+        known = " ".join(sorted({*UP_AXES, *CLOUD_SUFFIXES}))
+        raise RejectedError("unsupported", f"{suffix or 'files without a suffix'} cannot be read; readable are {known}")
     intake = Intake(path.parent, max(SURFACE_POINTS, num_points), seed=0, up=up or "auto", max_file_mb=MAX_FILE_MB)
     return intake(SourceObject(path.name, category=None, name=path.stem, group=path.stem))[1]
