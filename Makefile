@@ -131,6 +131,7 @@ faults: $(STAMP) ## Break a training in every way and print what came of it (min
 	$(BIN)/python -m benchmarks.faults
 
 bench-compare: $(STAMP) ## Compare two measurements: make bench-compare A=folder B=folder
+	@test -n '$(A)' -a -n '$(B)' || { echo "Say which: make bench-compare A=folder B=folder (each written by make bench OUTPUT=folder)"; exit 1; }
 	$(BIN)/python -m benchmarks.run_all compare '$(A)' '$(B)'
 
 ci: ## Everything that CI does, from a fresh environment
