@@ -133,5 +133,14 @@ def split_notes(objects: Iterable[SourceObject]) -> list[str]:
     return notes
 
 
+def quarantine_notes(listed: Iterable[SourceObject], kept: Iterable[SourceObject]) -> list[str]:
+    """Say what leaving objects out has changed about categories and splits."""
+    listed, kept = list(listed), list(kept)
+    lost = sorted({o.category for o in listed if o.category} - {o.category for o in kept})
+    notes = [f"Categories none of whose objects can be used ({len(lost)}): {_some(lost)}."] if lost else []
+    known = split_notes(listed)
+    return notes + [f"Without what was left out: {note}" for note in split_notes(kept) if note not in known]
+
+
 def _some(names: list[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -169,6 +169,7 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
         WorkspaceError: Another run is preparing into the same state folder.
     """
     from pointloom.data.shards import write_store
+    from pointloom.data.sources import quarantine_notes
     from pointloom.stages.prepare_plan import plan_prepare
 
     if params.source in SCENE_SOURCES:
@@ -182,6 +183,7 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
     with _kept(plan, params, dataset, state) as journal:
         failures = listing.failures + _work_off(params, plan, journal)
         check_failures(params, listing.objects, failures, dataset)
+        changes = quarantine_notes(listing.objects, [o for o in listing.objects if plan.intake.key(o) in journal])
         info = write_store(
             dataset,
             _finished(plan, journal),
@@ -190,9 +192,11 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
             settings=plan.settings,
             failures=failures,
             parts=plan.parts,
-            notes=listing.notes,
+            notes=[*listing.notes, *changes],
             classes=plan.classes,
         )
+    for change in changes:
+        logger.warning(change)
     if missing := info.counts.get("texture_missing"):
         logger.warning("objects with missing textures or materials: %d; they keep their plain colour", missing)
     logger.info("prepared %d objects of %d classes in %s", info.counts["objects"], len(info.classes), dataset)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pointloom.data.folder import list_folder
-from pointloom.data.sources import Listing, SourceObject, list_synthetic, split_groups, split_notes
+from pointloom.data.sources import Listing, SourceObject, list_synthetic, quarantine_notes, split_groups, split_notes
 from pointloom.errors import DataError
 
 
@@ -230,6 +230,20 @@ def test_a_category_with_one_object_stays_in_train_and_is_noted() -> None:
     assert split[0].split == "train"
     assert sorted(o.split for o in split[1:]) == ["test", "train"]
     assert split_notes(split) == ["Categories without a test object (1): rare."]
+
+
+def test_what_leaving_objects_out_changes_about_categories_is_said() -> None:
+    listed_objects = [
+        make(f"{category}/{i}", category=category, group=f"{category}/{i}", split="test" if i == 0 else "train")
+        for category in ("bed", "chair", "lamp")
+        for i in range(2)
+    ]
+    kept = [o for o in listed_objects if o.path not in ("chair/0", "lamp/0", "lamp/1")]
+    assert quarantine_notes(listed_objects, kept) == [
+        "Categories none of whose objects can be used (1): lamp.",
+        "Without what was left out: Categories without a test object (1): chair.",
+    ]
+    assert quarantine_notes(listed_objects, listed_objects) == []
 
 
 def test_splits_depend_on_the_seed_only() -> None:

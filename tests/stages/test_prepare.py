@@ -72,6 +72,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folder_becomes_a_store_and_bad_files_are_listed(tmp_path: Path) -> None:
     make_meshes(tmp_path / "raw", 8)
+    (tmp_path / "raw/lamp").mkdir()
+    (tmp_path / "raw/lamp/only.off").write_text("OFF")
     (tmp_path / "raw/box/empty.ply").write_text("ply\nformat ascii 1.0\nelement vertex 0\nend_header\n")
     (tmp_path / "raw/box/nan.xyz").write_text("0 0 0\n1 nan 0\n")
     (tmp_path / "raw/ball/old.fbx").write_text("; FBX 6.1")
@@ -91,12 +93,14 @@ def test_folder_becomes_a_store_and_bad_files_are_listed(tmp_path: Path) -> None
         "ball/old.fbx": "unsupported",
         "box/empty.ply": "empty",
         "box/nan.xyz": "not_finite",
+        "lamp/only.off": "unreadable",
     }
+    assert "Categories none of whose objects can be used (1): lamp." in store.info.notes
     assert store.index["status"][list(store.paths).index("ball/few.xyz")] == "points_repeated"
     assert np.linalg.norm(store.coords(np.arange(len(store))), axis=2).max() <= 1 + 1e-6
     metrics = json.loads((tmp_path / "reports/prepare.json").read_text())
     assert metrics["metrics"]["objects"] == 11
-    assert metrics["metrics"]["quarantined"] == 3
+    assert metrics["metrics"]["quarantined"] == 4
     assert metrics["metrics"]["points_repeated"] == 1
     assert not (tmp_path / "state/prepare").exists()
 
