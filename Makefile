@@ -16,8 +16,9 @@ PROFILE ?= demo
 TRAIN_LIST ?=
 TEST_LIST ?=
 UP ?=
+quoted = '$(subst ','\'',$(value $(1)))'
 KIND := $(patsubst pretrain-%,%,$(PIPELINE)-$(PROFILE))
-NAME ?= $(if $(DATA),$(shell basename '$(DATA)' | tr -c 'A-Za-z0-9._\n-' '-')-$(KIND),$(KIND))
+NAME ?= $(if $(DATA),$(shell basename -- $(call quoted,DATA) | tr -c 'A-Za-z0-9._\n-' '-')-$(KIND),$(KIND))
 WORKSPACE := runs/$(NAME)
 PORT ?=
 
@@ -67,9 +68,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Run the whole chain: on generated shapes, or on DATA=folder; prints where the report is
-	$(BIN)/pointloom init '$(WORKSPACE)' --pipeline $(PIPELINE) --profile $(PROFILE) $(if $(DATA),--data '$(DATA)') $(if $(UP),--up $(UP)) \
-	  $(if $(TRAIN_LIST),--train-list '$(TRAIN_LIST)') $(if $(TEST_LIST),--test-list '$(TEST_LIST)')
-	$(BIN)/pointloom run --workspace '$(WORKSPACE)'
+	$(BIN)/pointloom init $(call quoted,WORKSPACE) --pipeline $(PIPELINE) --profile $(PROFILE) \
+	  $(if $(DATA),--data $(call quoted,DATA)) $(if $(UP),--up $(UP)) \
+	  $(if $(TRAIN_LIST),--train-list $(call quoted,TRAIN_LIST)) $(if $(TEST_LIST),--test-list $(call quoted,TEST_LIST))
+	$(BIN)/pointloom run --workspace $(call quoted,WORKSPACE)
 
 # kfp pins some libraries at versions of its own: it gets an environment on top of the other one.
 $(KUBEFLOW)/.set-up: $(STAMP) pipelines/requirements.txt
@@ -86,7 +88,7 @@ submit: $(KUBEFLOW)/.set-up ## Start a Kubeflow pipeline: make submit PIPELINE=p
 	$(KUBEFLOW)/bin/python -m pipelines.submit $(PIPELINE) $(ARGS)
 
 ui: $(STAMP) ## Show the runs of the demo (or NAME=...) in MLflow's user interface; PORT=... is optional
-	$(BIN)/pointloom ui --workspace '$(WORKSPACE)' $(if $(PORT),--port $(PORT))
+	$(BIN)/pointloom ui --workspace $(call quoted,WORKSPACE) $(if $(PORT),--port $(PORT))
 
 test: $(STAMP) ## Run the tests (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu and not docker and not compile"
