@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from pointloom._version import __version__
 from pointloom.errors import CheckpointError
 from pointloom.models import SCENE_ENCODERS, ObjectEncoder, build_encoder, build_scene_encoder
 from pointloom.structures import SceneEncoder, as_module
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -125,7 +128,7 @@ def read_card(folder: Path) -> EncoderCard:
                 f"{path}: format {content.get('format')!r}, this version reads {FORMAT}; rerun `pretrain`"
             )
         return EncoderCard(**content)
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); rerun the stage that wrote it") from error
 
 
@@ -185,7 +188,8 @@ def _load_weights(
             f"{path} is not the file that {CARD} describes: sha256 {digest[:12]}, expected {card.weights_sha256[:12]}"
         )
     own = encoder.state_dict()
-    missing = sorted(set(own) - set(state) - set(allow_missing))
+    fresh = sorted(set(own) - set(state))
+    missing = sorted(set(fresh) - set(allow_missing))
     surplus = sorted(set(state) - set(own))
     misshapen = [f"{k} {tuple(state[k].shape)} != {tuple(own[k].shape)}" for k in own.keys() & state.keys()
                  if state[k].shape != own[k].shape]  # fmt: skip
@@ -193,8 +197,11 @@ def _load_weights(
         raise CheckpointError(
             f"{path} does not fit encoder {card.builder!r} {args}: "
             f"{len(own.keys() & state.keys())} of {len(own)} keys match; missing: {missing or 'none'}; "
-            f"left over: {surplus or 'none'}; other shape: {misshapen or 'none'}"
+            f"left over: {surplus or 'none'}; other shape: {misshapen or 'none'}; give the encoder_args it was trained "
+            "with, or train it again"
         )
+    if fresh:
+        logger.info("%s: %d of %d weights loaded, new: %s", folder, len(own) - len(fresh), len(own), ", ".join(fresh))
     encoder.load_state_dict(state, strict=not allow_missing)
 
 

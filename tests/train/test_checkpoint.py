@@ -38,11 +38,13 @@ def test_saved_encoder_comes_back_equal(folder: Path) -> None:
     assert "self-supervised" in (folder / "README.md").read_text()
 
 
-def test_new_class_token_must_be_asked_for(folder: Path) -> None:
+def test_new_class_token_must_be_asked_for_and_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pointloom")
     with pytest.raises(CheckpointError, match=r"missing: \['cls_position', 'cls_token'\]"):
         load_encoder_module(folder, class_token=True)
     encoder, _ = load_encoder_module(folder, allow_missing=("cls_token", "cls_position"), class_token=True)
-    assert "cls_token" in encoder.state_dict()
+    total = len(encoder.state_dict())
+    assert f"{total - 2} of {total} weights loaded, new: cls_position, cls_token" in caplog.text
 
 
 def test_folder_without_encoder_says_what_to_give(folder: Path, tmp_path: Path) -> None:
@@ -67,9 +69,10 @@ def test_damaged_and_exchanged_files_are_refused(folder: Path) -> None:
     (folder / CARD).write_text(json.dumps(card | {"format": 2}))
     with pytest.raises(CheckpointError, match="format 2"):
         read_card(folder)
-    (folder / CARD).write_text("{")
-    with pytest.raises(CheckpointError, match="damaged"):
-        read_card(folder)
+    for junk in (b"{", b"[]", b"\xff\xfe\x00"):
+        (folder / CARD).write_bytes(junk)
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_card(folder)
 
 
 def test_weights_of_another_shape_are_listed(folder: Path) -> None:
