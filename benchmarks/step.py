@@ -3,9 +3,10 @@
     python -m benchmarks.step [OUTPUT] [--batch-size 16] [--steps 3] [--only NAME]
 
 Every variant is a process of its own, which trains for one step to warm up and some more that are timed: the same
-clouds, seed, weights, thread and setting of the allocator. Times are CPU seconds of the process, which other work on
-the machine disturbs less than wall time; the least of the steps counts. Peak memory is the process's largest resident
-size less what it held before the model was built. OUTPUT becomes a folder with ``step.json`` and ``step.md``.
+clouds, seed, weights, thread and, but for the last, setting of the allocator. Times are CPU seconds of the process,
+which other work on the machine disturbs less than wall time; the least of the steps counts. Peak memory is the
+process's largest resident size less what it held before the model was built. OUTPUT becomes a folder with ``step.json``
+and ``step.md``.
 """
 
 import json
@@ -41,6 +42,7 @@ class Variant:
     reference: bool = False
     visible_only: bool = False
     precision: str = "fp32"
+    keep_memory: bool = True
 
 
 VARIANTS = (
@@ -49,8 +51,10 @@ VARIANTS = (
     Variant("float32, visible only", visible_only=True),
     Variant("bf16", precision="bf16"),
     Variant("bf16, visible only", precision="bf16", visible_only=True),
+    Variant("float32, memory given back", keep_memory=False),
 )
-"""Visible only embeds hidden patches not even for the batch statistics, which is another computation."""
+"""Visible only embeds hidden patches not even for the batch statistics, which is another computation. The last one is
+float32 without ``keep_freed_memory``."""
 
 TARGETS = {
     "Point-MAE": {"float32": 2.0, "bf16": 3.5},
@@ -102,7 +106,8 @@ MODELS: dict[str, tuple[Callable[[bool], nn.Module], int]] = {
 def train(model: str, variant: Variant, batch_size: int, steps: int) -> Run:
     """Train for ``steps`` after one to warm up; to be called in a fresh process."""
     torch.set_num_threads(1)
-    keep_freed_memory()
+    if variant.keep_memory:
+        keep_freed_memory()
     if variant.reference:
         os.environ[ENVIRONMENT_VARIABLE] = "torch"
     build, num_points = MODELS[model]
