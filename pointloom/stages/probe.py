@@ -1,13 +1,16 @@
 """Stage ``probe``: how much the frozen features of an encoder tell."""
 
 import logging
+import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pointloom.stages.artifacts import DatasetIn, MetricsOut, ModelIn, ResultOut, StateDir
+from pointloom.stages.finetune_tasks.base import kept_outcome
 from pointloom.stages.frozen_features import frozen_features, labelled_split
 from pointloom.stages.params import GrowingParams, HeadParams, SamplingParams, StageParams
 from pointloom.stages.probe_scenes import SceneProbeParams, run_scene_probe
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEATURES = "features.npz"
 NUM_POINT_SAMPLES = 6
 
 
@@ -99,41 +103,64 @@ def probe(
         if isinstance(params, SceneProbeParams):
             run_scene_probe(params, dataset=dataset, encoder=encoder, result=result, run=run)
         else:
-            _probe_objects(params, dataset=dataset, encoder=encoder, result=result, run=run)
+            _probe_objects(params, dataset=dataset, encoder=encoder, result=result, state=state, run=run)
         run.log_artifact(result, folder="result")
 
 
-def _probe_objects(params: ObjectProbeParams, *, dataset: Path, encoder: Path, result: Path, run: "StageRun") -> None:
-    """Classify objects, and keep the features for pictures and retrieval."""
+def _probe_objects(
+    params: ObjectProbeParams, *, dataset: Path, encoder: Path, result: Path, state: Path, run: "StageRun"
+) -> None:
+    """Classify objects, and keep the features for pictures and retrieval; seeds that are finished survive a kill."""
     from pointloom.data.replace import replaced_folder
     from pointloom.data.shards import ObjectStore
     from pointloom.stages.runs import write_json
     from pointloom.train.checkpoint import read_card
+    from pointloom.train.state import resume_state
 
     store, card = ObjectStore(dataset), read_card(encoder)
     header = result_header("probe", result.name, card=card, store=store, protocol=_protocol(params, store))
     naming = NamingTest(encoder, store, params.text) if params.text else None
+    shaped_by = {
+        "params": params.model_dump(mode="json"), "data": store.info.digest, "encoder": card.weights_sha256
+    }  # fmt: skip
     found: list[tuple[dict[str, Any], NDArray[np.int64] | None]] = []
-    with replaced_folder(result) as folder:
+    with replaced_folder(result) as folder, resume_state(state, stage="probe", shaped_by=shaped_by) as resume:
         for seed in params.seeds:
-            module = _build(encoder, seed)
-            feature = frozen_features(
-                module, store, sampling=params.sampling, draws=params.draws, precision=params.precision, seed=seed,
-                label=f"features, seed {seed}",
-            )  # fmt: skip
-            if seed == params.seeds[0]:
-                _write_features(folder / "features.npz", module, store, feature, params)
-            split = labelled_split(store, feature)
-            if split is not None:
-                found += _run_protocols(params, split, seed, len(store.info.classes))
-            if naming is not None:
-                found += naming.run(feature, seed)
+            work = partial(_probe_seed, params, seed, store=store, encoder=encoder, naming=naming, kept=resume)
+            outcome = kept_outcome(resume / f"seed{seed}", work)
+            found += [(record, outcome.get(str(i))) for i, record in enumerate(outcome["records"])]
+        shutil.copyfile(resume / FEATURES, folder / FEATURES)
         runs = [record for record, _ in found]
         write_json(folder / "result.json", header | {"runs": runs})
         _write_predictions(folder, store, found)
     for protocol in dict.fromkeys(record["protocol"] for record in runs):
         chosen = [record for record in runs if record["protocol"] == protocol]
         run.summary(summarise(chosen, ("oa",), prefix=f"{protocol}/"))
+
+
+def _probe_seed(
+    params: ObjectProbeParams,
+    seed: int,
+    *,
+    store: "ObjectStore",
+    encoder: Path,
+    naming: NamingTest | None,
+    kept: Path,
+) -> "tuple[dict[str, Any], dict[str, NDArray[np.generic]]]":
+    """Return the records of every protocol for one seed, and predictions by place; the first keeps its features."""
+    module = _build(encoder, seed)
+    feature = frozen_features(
+        module, store, sampling=params.sampling, draws=params.draws, precision=params.precision, seed=seed,
+        label=f"features, seed {seed}",
+    )  # fmt: skip
+    if seed == params.seeds[0]:
+        _write_features(kept / FEATURES, module, store, feature, params)
+    split = labelled_split(store, feature)
+    found = [] if split is None else _run_protocols(params, split, seed, len(store.info.classes))
+    if naming is not None:
+        found += naming.run(feature, seed)
+    predictions = {str(i): prediction for i, (_, prediction) in enumerate(found) if prediction is not None}
+    return {"records": [record for record, _ in found]}, predictions
 
 
 def _protocol(params: ObjectProbeParams, store: "ObjectStore") -> dict[str, Any]:

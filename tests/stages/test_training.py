@@ -1,6 +1,7 @@
 """Stages pretrain, finetune and probe on a few generated objects: complete, repeatable, honest about labels."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pointloom.data.shards import ObjectStore
 from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks.classification import ClassificationParams, label_subset
+from pointloom.stages.frozen_features import frozen_features
 from pointloom.stages.prepare import PrepareParams, prepare
 from pointloom.stages.pretrain import pretrain
 from pointloom.stages.pretrain_methods import MAEParams, UntrainedParams
@@ -139,6 +141,45 @@ def test_probe_runs_every_protocol_and_keeps_features(workspace: Path) -> None:
         assert file["point_feature"].shape[1:] == (64, 192)
     with np.load(result / "predictions.npz", allow_pickle=False) as file:
         assert file["prediction"].shape == (6, len(store.rows("test")))
+
+
+def test_probe_that_is_stopped_repeats_no_finished_seed(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = ObjectProbeParams.model_validate({
+        "encoder": "scratch", "seeds": [3, 4], "draws": 1, "precision": "fp32", "sampling": SAMPLING,
+        "svm": {"C": [0.1], "folds": 2}, "linear": {"epochs": 1, "lr": 0.01}, "mlp3": None,
+        "few_shot": {"way": 2, "shot": 1, "query": 1, "episodes": 2, "C": 0.1},
+    })  # fmt: skip
+    seen: list[int] = []
+    stops = {4}
+
+    def features(*words: Any, seed: int, **more: Any) -> Any:
+        seen.append(seed)
+        if seed in stops:
+            raise KeyboardInterrupt
+        return frozen_features(*words, seed=seed, **more)
+
+    def run(name: str) -> list[dict[str, Any]]:
+        probe(
+            params, dataset=workspace / "data", encoder=workspace / "models" / "scratch",
+            result=workspace / "results" / name, metrics=workspace / f"{name}.json", state=workspace / "state",
+        )  # fmt: skip
+        records = json.loads((workspace / "results" / name / "result.json").read_text())["runs"]
+        return [{key: value for key, value in record.items() if key != "wall_s"} for record in records]
+
+    monkeypatch.setattr(import_module("pointloom.stages.probe"), "frozen_features", features)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped")
+    stops.clear()
+    continued = run("stopped")
+    assert seen == [3, 4, 4]
+    assert continued == run("whole")
+    assert not list((workspace / "state" / "probe").iterdir())
+    for name in ("features", "predictions"):
+        with (
+            np.load(workspace / f"results/stopped/{name}.npz", allow_pickle=False) as first,
+            np.load(workspace / f"results/whole/{name}.npz", allow_pickle=False) as second,
+        ):
+            assert {key: first[key].tolist() for key in first} == {key: second[key].tolist() for key in second}
 
 
 def test_probe_without_enough_objects_for_few_shot_says_so(workspace: Path, caplog: pytest.LogCaptureFixture) -> None:
