@@ -43,6 +43,23 @@ VALUES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "Chamfer L1": lambda c, q, _: ops.chamfer_distance(q, c, norm=1),
     "Chamfer L2": lambda c, q, _: ops.chamfer_distance(q, c, norm=2),
     "earth mover's distance": lambda c, q, _: ops.earth_movers_distance(q, c[:, :30].contiguous()),
+    "Chamfer L2, some": lambda c, q, _: ops.chamfer_distance(
+        q, c, counted=torch.tensor([True, False], device=c.device)
+    ),
+    "Chamfer L2, ragged": lambda c, q, _: ops.chamfer_distance_ragged(
+        q.view(-1, 3), QUERY_OFFSET.to(c.device), c.view(-1, 3), OFFSET.to(c.device)
+    ),
+    "interpolation, ragged": lambda c, q, f: ops.weighted_rows(
+        f.view(-1, 8),
+        *ops.nearest_weights(q.view(-1, 3), QUERY_OFFSET.to(c.device), c.view(-1, 3), OFFSET.to(c.device)),
+    ),
+    "vector attention": lambda c, q, f: ops.neighbor_sums(
+        f[0],
+        ops.knn(q, c, 5)[0],
+        q[0, :, None].expand(-1, 5, -1),
+        WEIGHT[:8, :3].to(c.device),
+        q[0, :, None, :2].expand(-1, 5, -1),
+    ),
     "linear and maximum": lambda _c, _q, f: ops.linear_max(f.view(-1, 7, 8), WEIGHT.to(f.device)),
     "maximum": lambda _c, _q, f: ops.max_over_points(f),
 }

@@ -13,12 +13,19 @@ from pointloom.methods.align import Align
 from pointloom.structures import AlignBatch, PointBatch
 from tests.methods.test_distill import tiny_distill
 from tests.methods.test_hierarchical_stages import tiny_distill as hierarchical_distill
+from tests.methods.test_joint import batch as joint_batch
+from tests.methods.test_joint import tiny_joint
 from tests.methods.test_m2ae import clouds as larger_clouds
 from tests.methods.test_m2ae import plain_encoder_method
 from tests.methods.test_m2ae import tiny_method as m2ae
 from tests.methods.test_mae import clouds, tiny_encoder
 from tests.methods.test_mae import tiny_method as mae
+from tests.methods.test_mm3dscene import method as mm3dscene
+from tests.methods.test_mm3dscene import scenes
+from tests.methods.test_msc import method as msc
+from tests.methods.test_msm import method as msm
 from tests.methods.test_pqae import tiny_method as pqae
+from tests.models.scene_views import turned_views
 
 pytestmark = pytest.mark.gpu
 
@@ -36,7 +43,9 @@ def triplets(points: PointBatch) -> AlignBatch:
     )  # fmt: skip
 
 
-METHODS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+Methods = dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]]
+
+METHODS: Methods = {
     "mae": (mae, clouds),
     "m2ae": (m2ae, larger_clouds),
     "m2ae, plain encoder": (plain_encoder_method, larger_clouds),
@@ -47,13 +56,23 @@ METHODS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "distill, points": (lambda: tiny_distill(local_target="points"), clouds),
     "distill, m2ae": (hierarchical_distill, larger_clouds),
     "distill, m2ae, points": (lambda: hierarchical_distill(local_target="points"), larger_clouds),
+    "joint": (tiny_joint, joint_batch),
 }
+"""Of objects: their steps never make the host wait."""
+
+SCENE_METHODS: Methods = {
+    "mm3dscene": (mm3dscene, lambda: scenes(90, 60)),
+    "msm": (msm, turned_views),
+    "msm, shared masks": (lambda: msm(mask="top_down", mask_shared=True), turned_views),
+    "msc": (msc, turned_views),
+}
+"""Of scenes: how many voxels there are is only known when they are made."""
 
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw all random numbers on the CPU, so that masks and crops agree."""
-    for name in ("rand", "randint", "randn"):
+    for name in ("rand", "randint", "randn", "randperm"):
         original = getattr(torch, name)
 
         def draw(*args: Any, original: Any = original, device: Any = None, **options: Any) -> torch.Tensor:
@@ -63,9 +82,9 @@ def _same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch, name, draw)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [*METHODS, *SCENE_METHODS])
 def test_loss_and_gradients_are_those_of_the_cpu(name: str, device: torch.device) -> None:
-    build, draw = METHODS[name]
+    build, draw = (METHODS | SCENE_METHODS)[name]
     method, batch = build().train(), draw()
     found = []
     for where in (torch.device("cpu"), device):
@@ -83,9 +102,9 @@ def test_loss_and_gradients_are_those_of_the_cpu(name: str, device: torch.device
         assert float((other_gradients[key] - gradient).norm()) <= 3e-3 * float(gradient.norm()) + 1e-6 * largest, key
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", [*METHODS, *SCENE_METHODS])
 def test_step_in_bfloat16_is_close_and_finite(name: str, device: torch.device) -> None:
-    build, draw = METHODS[name]
+    build, draw = (METHODS | SCENE_METHODS)[name]
     method, batch = build().train().to(device), draw().to(device)
     values = []
     for enabled in (False, True):
