@@ -159,7 +159,9 @@ def _probe_seed(
     found = [] if split is None else _run_protocols(params, split, seed, len(store.info.classes))
     if naming is not None:
         found += naming.run(feature, seed)
-    predictions = {str(i): prediction for i, (_, prediction) in enumerate(found) if prediction is not None}
+    predictions: dict[str, NDArray[np.generic]] = {
+        str(i): prediction for i, (_, prediction) in enumerate(found) if prediction is not None
+    }
     return {"records": [record for record, _ in found]}, predictions
 
 
