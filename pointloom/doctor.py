@@ -122,7 +122,8 @@ def _cores() -> Check:
 
 def _allocator() -> Check:
     if platform.libc_ver()[0] == "glibc":
-        return Check("ok", "allocator", "glibc; training keeps its heap (up to 1.7x faster steps)")
+        text = "glibc: training keeps freed memory for its next step, which makes steps 1.04 to 1.2 times faster"
+        return Check("ok", "allocator", text)
     return Check("info", "allocator", "not glibc: training may be slower, freed memory goes back at every step")
 
 
