@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pointloom.data.journal import Journal
     from pointloom.data.records import Failure, ObjectPoints, ObjectRecord, StoreInfo
     from pointloom.data.scene_store import SceneStoreInfo
+    from pointloom.data.sources import SourceObject
     from pointloom.stages.prepare_plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -183,10 +184,11 @@ def prepare_store(params: PrepareParams, *, source: Path, dataset: Path, state: 
     with _kept(plan, params, dataset, state) as journal:
         failures = listing.failures + _work_off(params, plan, journal)
         check_failures(params, listing.objects, failures, dataset)
-        changes = quarantine_notes(listing.objects, [o for o in listing.objects if plan.intake.key(o) in journal])
+        kept = [o for o in listing.objects if plan.intake.key(o) in journal]
+        changes = quarantine_notes(listing.objects, kept)
         info = write_store(
             dataset,
-            _finished(plan, journal),
+            _finished(plan, journal, kept),
             num_points=params.num_points,
             source=params.source,
             settings=plan.settings,
@@ -261,17 +263,19 @@ def _work_off(params: PrepareParams, plan: "Plan", journal: "Journal", shard: Sh
     )
 
 
-def _finished(plan: "Plan", journal: "Journal") -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":
+def _finished(
+    plan: "Plan", journal: "Journal", kept: "Sequence[SourceObject]"
+) -> "Iterator[tuple[ObjectRecord, ObjectPoints]]":
     """Yield the finished objects in the order of the listing, with its categories and splits.
 
     Those may have changed since an object was put into the journal; its points have not.
     """
-    for o in plan.listing.objects:
-        key = plan.intake.key(o)
-        if key in journal:
-            record, points = journal.read(key)
-            name = record.name if o.synthetic_index is not None else o.name
-            yield replace(record, name=name, category=o.category, group=o.group, split=o.split), points
+    from tqdm import tqdm
+
+    for o in tqdm(kept, desc="store", unit="object", delay=2):
+        record, points = journal.read(plan.intake.key(o))
+        name = record.name if o.synthetic_index is not None else o.name
+        yield replace(record, name=name, category=o.category, group=o.group, split=o.split), points
 
 
 def check_failures(
