@@ -46,7 +46,7 @@ export PYTHONUNBUFFERED := 1
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
-	@echo "  make demo DATA=folder [PIPELINE=pretrain|systems|multimodal|scenes] [PROFILE=smoke|demo|paper]"
+	@echo "  make demo DATA=folder [PIPELINE=pretrain|systems|multimodal|scenes|detection] [PROFILE=smoke|demo|paper]"
 	@echo "            [TRAIN_LIST=file TEST_LIST=file] [UP=x|y|z] [NAME=name]"
 
 setup: $(STAMP) ## Make .venv with everything that is needed

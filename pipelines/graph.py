@@ -34,7 +34,8 @@ DESCRIPTIONS = {
     "pretrain": "Prepare shapes, pre-train an encoder without labels, fine-tune and probe it, report.",
     "systems": "Prepare shapes, pre-train by three methods without labels side by side, fine-tune, probe, report.",
     "multimodal": "The same with views, captions and teacher features: align with text and images, then distil.",
-    "scenes": "Prepare scenes, pre-train on them without labels, segment and detect, probe, report.",
+    "scenes": "Prepare scenes, pre-train on them without labels, segment, probe, report.",
+    "detection": "Prepare scenes, pre-train a detector's backbone without labels, detect objects, probe, report.",
 }
 
 
@@ -145,7 +146,7 @@ def build_pipeline(name: str, params: Params, cluster: Cluster, *, tag: str = __
     """Return the pipeline ``pointloom-NAME``.
 
     Args:
-        name: ``pretrain``, ``systems`` or ``multimodal``.
+        name: One of ``PIPELINES``.
         params: All sections, validated; an empty one leaves its stage out.
         cluster: Where steps run.
         tag: Tag of the images. Caches are keyed by it, so it must change when the code does.

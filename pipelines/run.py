@@ -32,7 +32,7 @@ def rehearse(
     """Run a pipeline to its end and return its report.
 
     Args:
-        name: ``pretrain``, ``systems`` or ``multimodal``.
+        name: One of ``PIPELINES``.
         params: All sections, validated.
         folder: Where artefacts, resume state and compiled kernels are kept; a second rehearsal goes beside the first.
         tag: Tag of the images.

@@ -13,7 +13,7 @@ from pointloom.stages.read_params import did_you_mean, read_yaml
 from pointloom.stages.sections import check_params
 
 PROFILES = Path(__file__).parents[1] / "pointloom" / "templates" / "profiles"
-PIPELINES = ("pretrain", "systems", "multimodal", "scenes")
+PIPELINES = ("pretrain", "systems", "multimodal", "scenes", "detection")
 
 
 def profile_file(pipeline: str, profile: str) -> Path:

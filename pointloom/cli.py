@@ -37,7 +37,8 @@ PROFILE_HELP = (
 PIPELINE_HELP = (
     "pretrain = masked autoencoding of points alone, Point-MAE; systems = Point-M2AE and Point-PQAE beside it; "
     "multimodal = views, captions, alignment with text and images, distillation, beside Point-MAE; "
-    "scenes = rooms, MM-3DScene and Masked Scene Modeling."
+    "scenes = rooms, MM-3DScene and Masked Scene Modeling; "
+    "detection = objects in rooms, VoteNet with and without MM-3DScene, 3DETR."
 )
 
 

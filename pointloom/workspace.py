@@ -17,7 +17,9 @@ from pointloom.errors import BackendError, WorkspaceError
 from pointloom.plain_yaml import without_aliases
 
 MARKER = "workspace.yaml"
-PIPELINES = ("pretrain", "systems", "multimodal", "scenes")
+PIPELINES = ("pretrain", "systems", "multimodal", "scenes", "detection")
+SCENE_PIPELINES = ("scenes", "detection")
+"""Pipelines whose data are rooms."""
 PROFILES = ("smoke", "demo", "paper")
 DVC_CONFIG = """[core]
     analytics = false
@@ -48,7 +50,8 @@ class WorkspaceChoices:
     Attributes:
         folder: Where to make it.
         pipeline: ``pretrain`` (Point-MAE), ``systems`` (every pre-training on points of objects alone), ``multimodal``
-            (views, captions and teachers too) or ``scenes`` (rooms: MM-3DScene and Masked Scene Modeling).
+            (views, captions and teachers too), ``scenes`` (rooms: MM-3DScene and Masked Scene Modeling) or
+            ``detection`` (objects in rooms: VoteNet, MM-3DScene on its backbone, 3DETR).
         profile: Name of a set of parameters of the pipeline.
         data: Folder of shapes, None for generated ones.
         train_list: File of relative paths, None for a drawn split.
@@ -214,7 +217,7 @@ def params_text(choices: WorkspaceChoices) -> str:
     """Return the profile with the few values of ``prepare`` that the choices decide; comments are kept."""
     text = template(f"profiles/{choices.pipeline}/{choices.profile}.yaml")
     values = {}
-    if choices.data is not None and choices.pipeline == "scenes":
+    if choices.data is not None and choices.pipeline in SCENE_PIPELINES:
         from pointloom.datasets import recognise_scenes
 
         values["source"], values["variant"] = recognise_scenes(choices.data.expanduser().resolve())
@@ -236,9 +239,11 @@ def params_text(choices: WorkspaceChoices) -> str:
 
 
 def _fitted(profile: str, source: str) -> str:
-    """Leave out of a profile of scenes what the user's own ones do not have: sentences, axes along the walls."""
+    """Leave out of a profile of scenes what the user's own ones do not have: generated rooms, sentences, axes."""
     if source == "scannet":
-        return profile
+        return re.sub(
+            r"^  scenes: \{rooms: .*$", "  scenes: {aligned: true}  # with the walls", profile, flags=re.MULTILINE
+        )
     profile = re.sub(r"^  scenes: .*\n", "", profile, flags=re.MULTILINE)
     profile = re.sub(
         r"^    grounding: .*$", "    grounding: null  # there are no sentences", profile, flags=re.MULTILINE

@@ -25,7 +25,7 @@ from pointloom.plan import (
 )
 from pointloom.plan_command import plan
 from pointloom.stages.sections import check_params
-from pointloom.workspace import template
+from pointloom.workspace import PIPELINES, template
 
 SMOKE: dict[str, Any] = yaml.safe_load(template("profiles/multimodal/smoke.yaml"))
 NAMES = [f"{stage}.{entry}" if entry else stage for stage, entry, _ in steps(SMOKE)]
@@ -131,7 +131,7 @@ def test_longer_run_tells_epochs_from_what_is_done_once() -> None:
     assert noisy.object_s == 0
 
 
-@pytest.mark.parametrize("pipeline", ["pretrain", "systems", "multimodal", "scenes"])
+@pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("profile", ["smoke", "demo", "paper"])
 def test_short_runs_have_valid_parameters_for_every_profile(tmp_path: Path, pipeline: str, profile: str) -> None:
     params = yaml.safe_load(template(f"profiles/{pipeline}/{profile}.yaml"))

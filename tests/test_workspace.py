@@ -13,7 +13,15 @@ import yaml
 from pointloom.errors import WorkspaceError
 from pointloom.stages.sections import check_params
 from pointloom.train.spool import tracking_target
-from pointloom.workspace import PIPELINES, PROFILES, WorkspaceChoices, init_workspace, open_workspace
+from pointloom.workspace import (
+    PIPELINES,
+    PROFILES,
+    SCENE_PIPELINES,
+    WorkspaceChoices,
+    init_workspace,
+    open_workspace,
+)
+from tests.datasets.scannet_tree import write_tree
 
 
 @pytest.fixture
@@ -74,7 +82,7 @@ def test_own_data_up_axis_and_lists_get_into_params(tmp_path: Path, meshes: Path
     folder = tmp_path / "work space"
     init_workspace(WorkspaceChoices(folder, pipeline, profile, data=meshes, train_list=train, test_list=test, up="y"))
     prepare = check_params(folder)["prepare"]
-    assert (prepare["source"], prepare["up"]) == ("scans" if pipeline == "scenes" else "folder", "y")
+    assert (prepare["source"], prepare["up"]) == ("scans" if pipeline in SCENE_PIPELINES else "folder", "y")
     assert (folder / prepare["train_list"]).read_text() == train.read_text(), "relative: the workspace can be moved"
     assert not Path(prepare["train_list"]).is_absolute()
     assert open_workspace(folder).source == meshes
@@ -93,9 +101,20 @@ def test_layout_of_scenes_is_recognised(tmp_path: Path, shared: Path) -> None:
         assert (params["prepare"]["source"], params["prepare"]["variant"]) == expected
         assert params["prepare"]["unlabelled_synthetic"] == 0  # only generated rooms have them
         assert {entry["grounding"] for entry in params["probe"].values()} == {None}
-        assert params["finetune"]["votenet"]["num_headings"] == (1 if name == "areas" else 12)
         init_workspace(WorkspaceChoices(tmp_path / f"{name}_paper", "scenes", "paper", data=data))
         assert "scenes" not in check_params(tmp_path / f"{name}_paper")["prepare"]
+        init_workspace(WorkspaceChoices(tmp_path / f"{name}_boxes", "detection", "smoke", data=data))
+        params = check_params(tmp_path / f"{name}_boxes")
+        assert "scenes" not in params["prepare"]
+        assert {entry["num_headings"] for entry in params["finetune"].values()} == {1 if name == "areas" else 12}
+
+
+def test_scans_of_scannet_stay_along_the_walls(tmp_path: Path) -> None:
+    write_tree(tmp_path / "raw", {"scene0000_00": "train", "scene0001_00": "val"})
+    for profile in PROFILES:
+        init_workspace(WorkspaceChoices(tmp_path / profile, "detection", profile, data=tmp_path / "raw"))
+        prepare = check_params(tmp_path / profile)["prepare"]
+        assert (prepare["source"], prepare["scenes"]) == ("scannet", {"aligned": True})
 
 
 def test_other_choices_for_the_same_folder_are_refused(tmp_path: Path, meshes: Path) -> None:

@@ -21,6 +21,7 @@ TRAINED = {
     "systems": {"mae", "m2ae", "pqae"},
     "multimodal": {"mae", "align", "distill"},
     "scenes": {"mm3dscene", "msm"},
+    "detection": {"mm3dscene"},
 }
 
 
@@ -58,7 +59,8 @@ def test_every_encoder_that_is_compared_has_a_supervised_and_an_untrained_row(pr
     params = yaml.safe_load(template(f"profiles/{profile}.yaml"))
     pipeline = profile.partition("/")[0]
     trained = TRAINED[pipeline]
-    supervised = {"votenet", "scratch", "mm3dscene"} if pipeline == "scenes" else {"pointnet", "scratch"} | trained
+    of_rooms = {"scenes": {"scratch", "mm3dscene"}, "detection": {"votenet", "mm3dscene", "detr"}}
+    supervised = of_rooms.get(pipeline, {"pointnet", "scratch"} | trained)
     assert supervised <= set(params["finetune"])
     assert {"random"} | trained <= set(params["probe"])
 

@@ -15,6 +15,7 @@ from pipelines.settings import PIPELINES, load_params, profile_file
 from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
 from pointloom.stages.sections import ENTRY_STAGES, REFERENCES
+from pointloom.workspace import SCENE_PIPELINES
 
 TRAINING = {"pretrain", "align", "distill", "finetune", "probe"}
 PARAMS = {name: load_params(profile_file(name, "smoke")) for name in PIPELINES}
@@ -48,7 +49,7 @@ def test_committed_packages_are_what_the_code_makes() -> None:
 
 @pytest.mark.parametrize("pipeline", PARAMS)
 def test_there_is_a_step_per_entry_and_one_per_part(packages: dict[str, list[dict[str, Any]]], pipeline: str) -> None:
-    shards = read_cluster().shards if pipeline != "scenes" else {}
+    shards = read_cluster().shards if pipeline not in SCENE_PIPELINES else {}
     expected = set()
     for stage in STAGES:
         for entry in PARAMS[pipeline][stage] if stage in ENTRY_STAGES else [""]:

@@ -20,6 +20,9 @@ def written(folder: Path, params: dict[str, Any]) -> Path:
 
 
 SCENES = yaml.safe_load(template("profiles/scenes/smoke.yaml"))
+SCENES["finetune"]["votenet"] = yaml.safe_load(template("profiles/detection/smoke.yaml"))["finetune"]["votenet"] | {
+    "encoder": "scratch"
+}
 
 
 @pytest.mark.parametrize(
