@@ -68,6 +68,11 @@ class DetrEncoder(SeedEncoder):
         if mask_radii is not None:
             self.thin = SetAbstraction(dim, widths=(dim, dim, dim), radius=2 * radius, num_neighbors=num_neighbors // 2)
 
+    @property
+    def num_samples(self) -> int:
+        """One point per token."""
+        return self.num_tokens
+
     def embed(
         self,
         coord: Float[Tensor, "b n 3"],

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pointloom.models.point_m2ae import PointM2AEEncoder
+from pointloom.models.point_mae import PointMAEEncoder
 from pointloom.models.seeds import SeedEncoder, Seeds
 from pointloom.ops import knn
 from pointloom.ops.interpolation import nearest_weights, weighted_rows
@@ -30,6 +32,15 @@ class ObjectSeeds(SeedEncoder):
         if not scale > 0:
             raise ValueError(f"the radius of an object must be above 0 metres, got {scale}")
         self.encoder, self.scale = as_module(encoder), scale
+        self._num_samples = 1
+        if isinstance(encoder, PointMAEEncoder | PointM2AEEncoder):
+            (patches, *_), (members, *_), _ = encoder.cut
+            self._num_samples = max(patches, members)
+
+    @property
+    def num_samples(self) -> int:
+        """Points for the finest patches and for the members of one."""
+        return self._num_samples
 
     def embed(
         self,

@@ -153,6 +153,11 @@ class PointNet2Encoder(SeedEncoder):
             ]
         )
 
+    @property
+    def num_samples(self) -> int:
+        """Points of the first level."""
+        return self.num_points[0]
+
     def embed(
         self,
         coord: Float[Tensor, "b n 3"],

@@ -38,6 +38,11 @@ class SceneSeeds(SeedEncoder):
         self.encoder.train(mode and not self.frozen)
         return self
 
+    @property
+    def num_samples(self) -> int:
+        """One point per seed."""
+        return self.num_seeds
+
     def embed(
         self,
         coord: Float[Tensor, "b n 3"],

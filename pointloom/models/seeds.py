@@ -51,6 +51,11 @@ class SeedEncoder(nn.Module, ABC):
         """One level."""
         return (self.dim,)
 
+    @property
+    @abstractmethod
+    def num_samples(self) -> int:
+        """Points that a scene must have, as many are sampled."""
+
     @abstractmethod
     def embed(
         self,
@@ -69,9 +74,9 @@ class SeedEncoder(nn.Module, ABC):
         """
 
     def forward(self, scenes: SceneBatch) -> list[SceneLevel]:
-        """Return one level: the seeds; scenes with fewer points than the largest repeat theirs."""
+        """Return one level: the seeds; scenes with fewer points than the largest, or than are sampled, repeat theirs."""
         sizes = scenes.offset.diff(prepend=scenes.offset.new_zeros(1))
-        turn = torch.arange(int(sizes.max()), device=sizes.device) % sizes.unsqueeze(1)
+        turn = torch.arange(max(int(sizes.max()), self.num_samples), device=sizes.device) % sizes.unsqueeze(1)
         index = turn + (scenes.offset - sizes).unsqueeze(1)
         coord = scenes.coord[index]
         seeds = self.embed(coord, scenes.color[index], height_above_floor(coord), scenes.normal[index])

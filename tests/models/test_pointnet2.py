@@ -109,9 +109,10 @@ def test_scenes_do_not_see_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SEED_ENCODERS))
 def test_smaller_scenes_repeat_their_points(name: str) -> None:
     encoder = as_module(tiny_encoder(name)).eval()
-    levels = encoder(box_scenes((120, 80)))
-    assert levels[0].offset.tolist() == [16, 32]
-    assert torch.isfinite(levels[0].feature).all()
+    for sizes in ((120, 80), (9, 20)):  # at most as many points as are sampled
+        levels = encoder(box_scenes(sizes))
+        assert levels[0].offset.tolist() == [16, 32]
+        assert torch.isfinite(levels[0].feature).all()
 
 
 @pytest.mark.parametrize("name", sorted(SEED_ENCODERS))
@@ -131,10 +132,10 @@ def test_colours_change_what_an_encoder_with_colour_says(name: str) -> None:
         assert same != color
 
 
-def test_too_few_points_and_bad_coordinates_are_errors() -> None:
+def test_too_few_points_of_dense_scenes_and_bad_coordinates_are_errors() -> None:
     encoder = pointnet2_tiny(num_seeds=64)
     with pytest.raises(ValueError, match="cannot choose 128 points from clouds of 90"):
-        encoder(box_scenes((90, 90)))
+        encoder.embed(torch.rand(2, 90, 3), torch.rand(2, 90, 3), torch.rand(2, 90), torch.rand(2, 90, 3))
     scenes = box_scenes((200, 200))
     scenes.coord[3] = torch.nan
     with pytest.raises(ValueError, match="must be finite"):
