@@ -321,6 +321,8 @@ def describe_environment_error(error: BaseException) -> str | None:
             return f"no permission: {text}. Choose another folder or change its permissions."
         if number == errno.EROFS:
             return f"the file system is read-only: {text}."
+        if cause is error and isinstance(cause, NotADirectoryError | IsADirectoryError | FileExistsError):
+            return f"a file is where a folder is needed, or a folder where a file is: {text}. Give another path."
     return None
 
 

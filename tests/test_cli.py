@@ -14,7 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from pointloom.cli import KEPT, cli, describe_environment_error
+from pointloom.errors import ParamsError
 from pointloom.stages import STAGES
+from pointloom.stages.read_params import read_params
+from pointloom.stages.signature import read_signature
 from pointloom.ui import choose_port
 from pointloom.workspace import template
 
@@ -125,6 +128,23 @@ def test_machine_errors_are_explained(error: Exception, message: str) -> None:
     outer.__cause__ = error
     assert message in (describe_environment_error(outer) or "")
     assert describe_environment_error(ValueError("a bug")) is None
+
+
+@pytest.mark.parametrize("section", ["pretrain", "finetune", "probe"])
+def test_a_section_of_entries_names_them(tmp_path: Path, section: str) -> None:
+    (tmp_path / "params.yaml").write_text(template("profiles/pretrain/smoke.yaml"))
+    with pytest.raises(ParamsError, match=rf"section '{section}': expected parameters, got the entries .*SECTION\.\w+"):
+        read_params(read_signature(section, STAGES[section]).params, f"{tmp_path}/params.yaml:{section}")
+
+
+def test_a_file_in_the_place_of_a_folder_is_explained_but_not_inside_of_another_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory") as error:
+        (tmp_path / "file" / "deep").mkdir(parents=True)
+    assert "Give another path." in (describe_environment_error(error.value) or "")
+    bug = ValueError("a bug")
+    bug.__context__ = error.value
+    assert describe_environment_error(bug) is None
 
 
 def test_asked_port_in_use_is_an_error_with_a_free_one() -> None:

@@ -72,12 +72,31 @@ class Told:
 
     def __init__(self) -> None:
         self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.tags: dict[str, str] = {}
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        self.tags.update(tags)
 
     def log_metrics(self, values: dict[str, float], *, step: int) -> None:
         self.metrics.append((step, dict(values)))
 
     def finish(self, _: str) -> str:
         return "a1"
+
+
+@pytest.mark.parametrize(
+    ("waited", "line"),
+    [({}, "1.5 cores busy"), ({"percent_waiting_for_data": 12.4}, "loader-bound 12 %, 1.5 cores busy")],
+)
+def test_tracking_says_what_a_stage_waited_for(
+    waited: dict[str, float], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(runs, "_open_tracker", lambda *_: told)
+    monkeypatch.setattr(runs.CostMeter, "read", lambda _: {"wall_s": 2.0, "cpu_s": 3.0, "peak_memory_mb": 1.0})
+    with runs.stage_run("pretrain", params=StageParams(), inputs={}, metrics=tmp_path / "m.json") as run:
+        run.summary(waited)
+    assert told.tags == {"bottleneck": line}
 
 
 def test_a_number_that_a_curve_ends_with_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,8 @@ def load_surface(path: Path, *, root: Path | None = None) -> Surface | Cloud:
                 "missing_file", f"it refers to {names}, which is not there; copy it beside the mesh"
             ) from error
         raise RejectedError("unreadable", f"trimesh cannot read it: {type(error).__name__}: {error}") from error
+    if suffix == ".obj" and isinstance(surface, Cloud) and b"\nvt " in data:
+        raise RejectedError("unreadable", "it has texture coordinates but no faces: is it cut off? Copy it again")
     _check(surface, draco=suffix in _GLTF and b"KHR_draco_mesh_compression" in data)
     return surface
 

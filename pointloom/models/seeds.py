@@ -74,7 +74,7 @@ class SeedEncoder(nn.Module, ABC):
         """
 
     def forward(self, scenes: SceneBatch) -> list[SceneLevel]:
-        """Return one level: the seeds; scenes with fewer points than the largest, or than are sampled, repeat theirs."""
+        """Return one level: the seeds; scenes with fewer points than the largest, or than sampled, repeat theirs."""
         sizes = scenes.offset.diff(prepend=scenes.offset.new_zeros(1))
         turn = torch.arange(max(int(sizes.max()), self.num_samples), device=sizes.device) % sizes.unsqueeze(1)
         index = turn + (scenes.offset - sizes).unsqueeze(1)

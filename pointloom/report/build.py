@@ -183,6 +183,7 @@ def _pictures(inputs: ReportInputs, content: Content, pictures: Pictures, settin
         name: rows for name, encoder in inputs.encoders.items() if (rows := guesses(encoder, store, album))
     }
     content["features"], content["retrieval"], content["neighbors"] = {}, [], {}
+    content["shown"] = "test" if len(store.rows("test")) >= retrieval.FEWEST else "prepared"
     figures = {}
     detail = [name for name in settings.detail if name in inputs.probe]
     for name in [*detail, *sorted(inputs.probe.keys() - set(detail))]:

@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 
 from pointloom.report.inputs import ResultRecord
 
+FEWEST = 3
+"""With fewer test objects, maps and retrieval show all objects."""
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -27,7 +30,7 @@ class Gallery:
 
 
 def load_gallery(result: ResultRecord, *, limit: int, seed: int) -> Gallery | None:
-    """Return the features of the test objects (of all objects where nothing is held out), None without features.
+    """Return the features of the test objects (of all objects where few are held out), None without features.
 
     Args:
         result: A probe result with ``features.npz``.
@@ -35,11 +38,11 @@ def load_gallery(result: ResultRecord, *, limit: int, seed: int) -> Gallery | No
         seed: Seed of that choice.
     """
     arrays = result.features
-    if not {"uid", "split", "label", "feature"} <= arrays.keys() or len(arrays["uid"]) < 3:
+    if not {"uid", "split", "label", "feature"} <= arrays.keys() or len(arrays["uid"]) < FEWEST:
         return None
     feature = arrays["feature"].astype(np.float64)
     held_out = arrays["split"] == "test"
-    if held_out.sum() < 3:
+    if held_out.sum() < FEWEST:
         held_out = np.ones(len(feature), dtype=bool)
     known = feature[~held_out] if (~held_out).sum() > 1 else feature
     feature = (feature - known.mean(axis=0)) / np.maximum(known.std(axis=0), 1e-6)
@@ -51,7 +54,7 @@ def load_gallery(result: ResultRecord, *, limit: int, seed: int) -> Gallery | No
         uid=arrays["uid"][chosen],
         label=arrays["label"][chosen],
         feature=feature[chosen],
-        split="test" if (arrays["split"] == "test").sum() >= 3 else "all",
+        split="test" if (arrays["split"] == "test").sum() >= FEWEST else "all",
     )
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pointloom.stages.enough_points import check_enough_points
 from pointloom.stages.params import SamplingParams
-from pointloom.stages.training import as_sampling
+from pointloom.stages.training import as_sampling, can_classify
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,10 +79,10 @@ def labelled_split(store: "ObjectStore", feature: "NDArray[np.float32]") -> "Spl
     """
     from pointloom.tasks.probing import Split
 
+    if not can_classify(store, "probes"):
+        return None
     train, test = (store.rows(split) for split in ("train", "test"))
     train, test = train[store.labels[train] >= 0], test[store.labels[test] >= 0]
-    if len(set(store.labels[train].tolist())) < 2 or len(test) == 0:
-        return None
     return Split(
         train=feature[train],
         train_label=store.labels[train],

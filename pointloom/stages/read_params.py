@@ -87,6 +87,12 @@ def validate(models: Models, values: Any, *, where: str) -> StageParams:
     """
     if not isinstance(values, dict):
         raise ParamsError(f"{where}: expected a mapping of parameters, got {values!r}")
+    known = {name for each in models for name in each.model_fields}
+    if values and not known & set(values) and all(isinstance(value, dict) for value in values.values()):
+        raise ParamsError(
+            f"{where}: expected parameters, got the entries {', '.join(map(str, values))}; name one of them after a "
+            f"dot, as in FILE:SECTION.{next(iter(values))}"
+        )
     model = _choose(models, values, where=where)
     try:
         return model.model_validate(values)

@@ -1,6 +1,7 @@
 """What the training stages share: from validated parameters to the objects of the lower floors."""
 
 import csv
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pointloom.structures import PointBatch
     from pointloom.train.checkpoint import EncoderCard
     from pointloom.train.loop import Loader, Optimization
+
+logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 8
 
@@ -166,6 +169,15 @@ def sample_batch(store: "ObjectStore", sampling: "Sampling") -> "PointBatch":
     rows = rows[np.linspace(0, len(rows) - 1, min(NUM_SAMPLES, len(rows))).astype(np.int64)]
     (batch,) = ObjectLoader(store, rows, sampling=sampling, batch_size=len(rows), seed=0).draw(0)
     return batch
+
+
+def can_classify(store: "ObjectStore", what: str) -> bool:
+    """Tell whether there are two classes to learn and an object to test; where not, log that something is skipped."""
+    train, test = (store.labels[store.rows(split)] for split in ("train", "test"))
+    if len(set(train[train >= 0].tolist())) > 1 and (test >= 0).any():
+        return True
+    logger.info("%s: skipped, it needs training objects of two classes and a labelled test object", what)
+    return False
 
 
 def encoder_entry(card: "EncoderCard") -> dict[str, Any]:

@@ -217,6 +217,15 @@ def test_text_meshes_that_are_cut_off_are_no_smaller_meshes(tmp_path: Path, suff
         load_surface(path)
 
 
+def test_an_obj_file_that_ends_before_its_faces_is_no_cloud(tmp_path: Path) -> None:
+    points = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
+    (tmp_path / "a.obj").write_text(points)
+    assert isinstance(load_surface(tmp_path / "a.obj"), Cloud)
+    (tmp_path / "a.obj").write_text(points + "vt 0 0\nvt 1 0\n")
+    with pytest.raises(RejectedError, match="texture coordinates but no faces: is it cut off"):
+        load_surface(tmp_path / "a.obj")
+
+
 def test_off_files_may_have_comments_anywhere_and_a_glued_header(tmp_path: Path) -> None:
     (tmp_path / "a.off").write_text(
         "# from\nOFF3 1 0 # counts\n# first\n0 0 0\n1 0 0\n\n0 1 0 # last\n3 0 1 2\n# end\n"

@@ -162,6 +162,8 @@ def test_clouds_that_do_not_fit_are_refused_before_a_kernel_reads_beyond_them(ba
         ops.ball_query(two, three, radius=1.0, num=2, backend=backend)
     with pytest.raises(ValueError, match=r"expected clouds of shape \(b, n, 3\)"):
         ops.farthest_point_sampling(flat, 2, backend=backend)
+    with pytest.raises(ValueError, match="ties go to the lowest or the official index, got 'first'"):
+        ops.farthest_point_sampling(two, 2, ties="first", backend=backend)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="do not belong together"):
         ops.interpolate_features(two, two, two[:, :5], backend=backend)
     with pytest.raises(ValueError, match="a partner of its own"):

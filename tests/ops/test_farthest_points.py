@@ -69,6 +69,55 @@ def test_ties_and_skipped_points_follow_the_plain_loop(backend: str, kind: str, 
     assert chosen[0].tolist() == slow_fps(coord, num, 1, skip)
 
 
+def official_fps(coord: np.ndarray, num: int, skip: float) -> list[int]:
+    """The CUDA kernel of pointnet2_ops, thread by thread and comparison by comparison."""
+    threads = min(512, 2 ** int(np.log(len(coord)) / np.log(2)))
+    distance, chosen = np.full(len(coord), 1e10, dtype=np.float32), [0]
+    near = (coord**2).sum(1) <= np.float32(skip)
+    while len(chosen) < num:
+        distance = np.where(near, distance, np.minimum(distance, ((coord - coord[chosen[-1]]) ** 2).sum(1)))
+        best, index = np.full(threads, -1.0), np.zeros(threads, dtype=int)
+        for k in np.flatnonzero(~near):
+            if distance[k] > best[k % threads]:
+                best[k % threads], index[k % threads] = distance[k], k
+        half = threads // 2
+        while half:
+            wins = best[half : 2 * half] > best[:half]
+            index[:half] = np.where(wins, index[half : 2 * half], index[:half])
+            best[:half] = np.maximum(best[:half], best[half : 2 * half])
+            half //= 2
+        chosen.append(int(index[0]))
+    return chosen
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_points", [1, 2, 7, 60, 600, 1500])
+@pytest.mark.parametrize("skip", [0.0, 0.25])
+def test_official_ties_are_those_of_the_cuda_kernel(backend: str, num_points: int, skip: float) -> None:
+    """Points of a small grid, so that several are equally far at every step and whole rounds are ties."""
+    coord = np.random.default_rng(num_points).integers(-1, 2, (num_points, 3)).astype(np.float32) / 2
+    num, points = min(12, num_points), torch.from_numpy(coord)
+    expected = official_fps(coord, num, skip or -1.0)
+    found = farthest_point_sampling(points[None], num, ties="official", skip_near_origin=skip, backend=backend)
+    assert found[0].tolist() == expected
+    ends = torch.tensor([3, 3 + num_points])
+    both = farthest_point_sampling_ragged(
+        torch.cat([torch.eye(3), points]), ends, torch.tensor([1, num]), ties="official", skip_near_origin=skip,
+        backend=backend,
+    )  # fmt: skip
+    assert both.tolist() == [0, *(3 + index for index in expected)]
+    if num_points > 100:
+        assert expected != slow_fps(coord, num, 0, skip)
+
+
+def test_ties_without_a_rule_are_refused() -> None:
+    cloud = torch.zeros(1, 5, 3)
+    with pytest.raises(ValueError, match="official ties begin at index 0, as the official kernel does, got start 2"):
+        farthest_point_sampling(cloud, 2, start=2, ties="official")
+    with pytest.raises(ValueError, match="begin at index 0"):
+        farthest_point_sampling_ragged(cloud[0], torch.tensor([5]), torch.tensor([2]), start=1, ties="official")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ragged_clouds_equal_one_cloud_at_a_time(backend: str) -> None:
     sizes, num = [70, 3, 200], [9, 3, 50]

@@ -175,6 +175,12 @@ def test_report_md_names_existing_pictures_and_the_same_accuracies(labelled: tup
         assert format_spread(row["oa"]) in markdown
 
 
+def test_map_and_retrieval_say_whose_objects_they_show(labelled: tuple[dict[str, Any], Page, Path]) -> None:
+    text = " ".join(labelled[1].text)
+    assert "Map of the test objects" in text
+    assert "among the other test objects" in text
+
+
 def test_names_from_files_cannot_break_the_page(labelled: tuple[dict[str, Any], Page, Path]) -> None:
     _, page, folder = labelled
     assert "Small shapes <1>" in page.text
@@ -204,6 +210,7 @@ def test_unlabelled_data_gets_a_report_without_accuracies(tmp_path: Path) -> Non
     assert "The data has no class labels" in text
     assert not re.search(r"accuracy|confusion|low-label", text, flags=re.IGNORECASE)
     assert "Reconstructions" in text
+    assert "Map of the prepared objects" in text, "none are held out"
     assert content["neighbors"]["mae"]
 
 

@@ -28,6 +28,7 @@ from pointloom.stages.finetune import finetune
 from pointloom.stages.finetune_tasks import ClassificationParams
 from pointloom.stages.frozen_features import labelled_split
 from pointloom.stages.probe import ObjectProbeParams, probe
+from pointloom.stages.training import can_classify
 from pointloom.train.checkpoint import load_encoder_module, read_card
 from tests.data.teacher_files import write_teachers
 
@@ -391,13 +392,19 @@ def test_teacher_that_knows_other_objects_is_refused(workspace: Path) -> None:
         run_distill(workspace, "nothing", local_target="none", global_term=False)
 
 
-def test_training_objects_of_one_class_are_nothing_to_learn_from(tmp_path: Path) -> None:
+def test_training_objects_of_one_class_are_nothing_to_learn_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="pointloom")
     store, feature = write_objects(tmp_path / "data"), np.zeros((36, 1), dtype=np.float32)
     found = labelled_split(store, feature)
     assert found is not None
     assert (len(found.train), len(found.test)) == (24, 12)
+    assert can_classify(store, "fine-tuning")
     store.labels[store.rows("train")] = 0
     assert labelled_split(store, feature) is None
+    assert not can_classify(store, "fine-tuning")
+    assert "fine-tuning: skipped, it needs training objects of two classes" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["align", "first"])

@@ -21,7 +21,7 @@ from pointloom.stages.finetune_tasks.base import (
     write_curves,
 )
 from pointloom.stages.params import SamplingParams, StageParams
-from pointloom.stages.training import as_optimization, as_sampling, result_header, summarise
+from pointloom.stages.training import as_optimization, as_sampling, can_classify, result_header, summarise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def run_classification(params: ClassificationParams, places: Places, run: "Stage
         "encoder": card.weights_sha256,
     }
     with result_folder(places, shaped_by=shaped_by) as (folder, resume):
-        outcomes = _run_all(params, places, store, resume) if has_labels(store) else []
+        outcomes = _run_all(params, places, store, resume) if can_classify(store, "fine-tuning") else []
         runs = [outcome["run"] for outcome in outcomes]
         write_json(folder / "result.json", header | {"runs": runs})
         if outcomes:
@@ -149,11 +149,6 @@ def _protocol(params: ClassificationParams) -> dict[str, Any]:
         **({"transfer": params.transfer.model_dump()} if params.transfer else {}),
         **({"voting": params.voting.model_dump()} if params.voting else {}),
     }
-
-
-def has_labels(store: "ObjectStore") -> bool:
-    """Tell whether there is something to learn and something to test."""
-    return len(store.info.classes) > 1 and all((store.labels[store.rows(s)] >= 0).any() for s in ("train", "test"))
 
 
 def _run_all(params: ClassificationParams, places: Places, store: "ObjectStore", resume: Path) -> list[dict[str, Any]]:
