@@ -60,8 +60,8 @@ def test_shapes_that_dvc_cannot_look_at_are_named_before_it_fails(tmp_path: Path
     (tmp_path / "gone.off").symlink_to("nowhere")
     with pytest.raises(WorkspaceError, match=r"gone.off \(a link to nothing\); remove or rename them, and run again"):
         check_source(tmp_path)
-    (tmp_path / "gone.off").rename(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.off"))
-    with pytest.raises(WorkspaceError, match=r"caf.\.off \(its name is not UTF-8\)"):
+    (tmp_path / "gone.off").rename(os.fsdecode(bytes(tmp_path) + b"/box\xe9.off"))
+    with pytest.raises(WorkspaceError, match=r"box.\.off \(its name is not UTF-8\)"):
         check_source(tmp_path)
 
 

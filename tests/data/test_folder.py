@@ -130,12 +130,12 @@ def test_links_to_nothing_and_names_that_are_not_utf8_are_left_out_with_a_reason
     touch(tmp_path, "chair/a.off", "bed/b.off", "bed/c.off")
     for name in ("x.off", "x.xyz", "x.png"):
         (tmp_path / "chair" / name).symlink_to("nowhere")
-    (tmp_path / "bed" / "c.off").rename(os.fsdecode(bytes(tmp_path / "bed") + b"/caf\xe9.off"))
+    (tmp_path / "bed" / "c.off").rename(os.fsdecode(bytes(tmp_path / "bed") + b"/box\xe9.off"))
     listing = listed(tmp_path)
     assert [o.path for o in listing.objects] == ["bed/b.off", "chair/a.off"]
     found = {failure.path: (failure.reason, failure.detail) for failure in listing.failures}
     assert found == {
-        "bed/caf\ufffd.off": ("unreadable", "its name is not UTF-8; rename it"),
+        "bed/box\ufffd.off": ("unreadable", "its name is not UTF-8; rename it"),
         "chair/x.off": ("unreadable", "it is a link to nothing, or a device"),
         "chair/x.xyz": ("unreadable", "it is a link to nothing, or a device"),
     }
