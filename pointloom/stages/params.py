@@ -21,7 +21,7 @@ class StageParams(BaseModel):
     Numbers are read laxly (``300.0`` is the integer 300) because KFP turns every integer of a dict into a float.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, protected_namespaces=())
 
 
 class GrowingParams(StageParams):
