@@ -12,7 +12,7 @@ def test_second_writer_is_refused_and_costs_the_first_one_nothing(tmp_path: Path
     target = tmp_path / "models" / "mae"
     with replaced_folder(target) as folder:
         (folder / "weights").write_text("mine")
-        with pytest.raises(WorkspaceError, match="another process is writing .*mae"), replaced_folder(target):
+        with pytest.raises(WorkspaceError, match="another process is writing"), replaced_folder(target):
             pass
     assert (target / "weights").read_text() == "mine"
     with replaced_folder(target) as folder:
