@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -60,7 +60,7 @@ def map_in_workers(
     timeout_s: float,
     max_memory_gb: float,
     warm_up: Callable[[], None] | None = None,
-) -> Iterator[Outcome[Item, Result]]:
+) -> Generator[Outcome[Item, Result], None, None]:
     """Apply ``function`` to every item and yield the outcomes as they arrive, in any order.
 
     Args:

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ def work_off(
         logger.info("going on where the last run stopped: %d of %d objects are done", done, total)
     failures = []
     interval = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, initial=done, desc=stage, unit="object", mininterval=interval) as bar:
-        outcomes = map_in_workers(
-            function, todo, num_workers=num_workers, timeout_s=timeout_s, max_memory_gb=max_memory_gb, warm_up=warm_up
-        )
+    outcomes = map_in_workers(
+        function, todo, num_workers=num_workers, timeout_s=timeout_s, max_memory_gb=max_memory_gb, warm_up=warm_up
+    )
+    with tqdm(total=total, initial=done, desc=stage, unit="object", mininterval=interval) as bar, closing(outcomes):
         for outcome in outcomes:
             if outcome.failure is not None:
                 failures.append(Failure(outcome.item.path, *outcome.failure))
